@@ -1,0 +1,30 @@
+# `make train`: the main job on embedded images, from nothing to a SavedModel.
+# `make test`: all checks. Both make .venv first where it is missing or older than setup.cfg.
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := runs/photos
+MODEL := exports/photos
+
+.PHONY: train test format
+
+train: .venv/installed
+	$(BIN)/python recipes/train_cifar.py --dataset photos --run-dir $(RUN)
+	rm -rf $(MODEL)
+	$(BIN)/python export/export_image.py $(RUN) $(MODEL)
+	$(BIN)/saved_model_cli show --dir $(MODEL)/1 --tag_set serve
+
+test: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q -n 2
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/installed: setup.cfg
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[dev]'
+	touch $@

@@ -1,0 +1,102 @@
+"""Writes a trained image autoencoder as a SavedModel for TF Serving."""
+
+import dataclasses
+import math
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from vq_keras.errors import run_command
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Write the model of a run directory as the next version of a SavedModel directory.
+
+    Signatures: reconstruct (the default), encode, decode, score, and, where the run has a latent predictor,
+    predict_latents.
+    """
+
+    run_dir: Annotated[Path, tyro.conf.Positional]
+    """The folder of a finished run of recipes/train_cifar.py."""
+    out_dir: Annotated[Path, tyro.conf.Positional]
+    """The model's folder; the version becomes a folder in it."""
+
+
+def signatures(model):
+    """The signatures of an image autoencoder, for `vq_keras.saved_model.write`.
+
+    - `reconstruct`: images (batch, height, width, channels) uint8 -> images.
+    - `encode`: images -> codes (batch, *code_shape) int32.
+    - `decode`: codes -> images, the likelihood's mode.
+    - `score`: images -> bits_per_dim (batch,) and its two terms, for the most likely codes.
+    - `predict_latents`: seed (batch,) int32 and temperature (batch,) -> codes. A sample is decided by its own seed,
+      whatever it is batched with; temperature 0 (and below) takes the likeliest code at each step.
+    """
+    import tensorflow as tf
+    from keras import ops
+
+    from vq_keras.metrics import bits_per_dim
+    from vq_keras.saved_model import Signature
+
+    num_dims, num_codes = math.prod(model.image_shape), math.prod(model.code_shape)
+    images = {"images": ((None, *model.image_shape), "uint8")}
+    codes = {"codes": ((None, *model.code_shape), "int32")}
+
+    def score(images):
+        codes = model.encode(images)
+        parameters = model.decoder(model.bottleneck.decode(codes), training=False)
+        nll_x = -model.likelihood.log_prob(parameters, images) / num_dims
+        if model.latent_predictor is None:
+            nll_z = ops.full_like(nll_x, math.log(model.bottleneck.num_codes))
+        else:
+            samples = ops.reshape(codes, (-1, num_codes, 1))
+            logits = model.latent_predictor(samples, training=False)
+            nll_z = model.latent_predictor.cross_entropy(samples, logits) / num_codes
+        return {
+            "bits_per_dim": bits_per_dim(nll_x, nll_z, num_dims, num_codes),
+            "bits_per_dim_reconstruction": bits_per_dim(nll_x, 0.0, num_dims, num_codes),
+            "bits_per_dim_codes": bits_per_dim(0.0, nll_z, num_dims, num_codes),
+        }
+
+    def predict_latents(seed, temperature):
+        def numbers(one):
+            # philox, because the default differs between devices.
+            return tf.random.stateless_uniform((num_codes,), tf.stack([one, 0]), alg="philox")
+
+        uniforms = tf.map_fn(numbers, seed, fn_output_signature=tf.TensorSpec((num_codes,), "float32"))
+        return {"codes": model.latent_predictor.generate(uniforms, temperature)}
+
+    offered = {
+        "reconstruct": Signature(lambda images: {"images": model.reconstruct(images)}, images),
+        "encode": Signature(lambda images: {"codes": model.encode(images)}, images),
+        "decode": Signature(lambda codes: {"images": model.decode(codes)}, codes),
+        "score": Signature(score, images),
+    }
+    if model.latent_predictor is not None:
+        each = {"seed": ((None,), "int32"), "temperature": ((None,), "float32")}
+        offered["predict_latents"] = Signature(predict_latents, each)
+    return offered
+
+
+def export(config):
+    from vq_keras import saved_model
+    from vq_keras.training import runs
+
+    model = runs.load_model(config.run_dir)
+    version = saved_model.write(config.out_dir, signatures(model))
+    print(f"SavedModel: {version}")
+    print(f"look at it with: saved_model_cli show --dir {version} --all")
+
+
+def main(argv=None):
+    return run_command(export, tyro.cli(Config, args=argv, description=Config.__doc__))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,298 @@
+"""Trains, evaluates and samples a discrete autoencoder of images with its latent predictor."""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+import tyro
+
+from vq_keras.errors import InputError, run_command
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Without it TensorFlow's notices hide the progress.
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """What goes with an architecture where the command line does not say."""
+
+    num_codes: int
+    learning_rate: float
+    predictor: str
+    predictor_layers: int
+    predictor_dim: int
+    predictor_heads: int
+    predictor_block: int
+    predictor_dropout: float
+
+
+# oord2017: Adam at 2e-4, 512 codes, the prior afterwards. roy2018: 256 codes, a joint predictor of 6 layers.
+SIZES = {
+    "small": Sizes(256, 2e-3, "joint", 3, 64, 4, 64, 0.0),
+    "oord2017": Sizes(512, 2e-4, "after", 6, 512, 8, 256, 0.1),
+    "roy2018": Sizes(256, 5e-4, "joint", 6, 512, 8, 256, 0.1),
+}
+CHOICES = {
+    "codebooks": ("shared", "separate"),
+    "predictor": ("joint", "after", "none"),
+    "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Train, evaluate and sample a discrete autoencoder of images.
+
+    Writes the run's folder: model.keras, metrics.json, history.csv, reconstructions.png, samples.png, curves.png,
+    TensorBoard logs and checkpoints. The same command again continues a run that was interrupted.
+    """
+
+    dataset: str = "cifar10"
+    """Images: cifar10 (through TensorFlow Datasets), photos (crops of scikit-image's photographs, no download),
+    folder (image files), npz (arrays written by python -m vq_keras.data)."""
+    data_dir: str | None = None
+    """Where they are: a TFDS data directory, a folder of images, or an .npz file."""
+    image_size: int = 32
+    """Height and width of the images of photos and folder, in pixels."""
+    run_dir: Path | None = None
+    """The run's folder; runs/DATASET-ARCHITECTURE-BOTTLENECK where not given."""
+
+    architecture: str = "small"
+    """Encoder and decoder: small (for two CPU cores), oord2017, roy2018."""
+    bottleneck: str = "vector_quantizer"
+    """vector_quantizer (hard EM with --update ema) or soft_em (Monte-Carlo EM)."""
+    update: str = "ema"
+    """How vector_quantizer learns its codebook: ema or gradient."""
+    num_codes: int | None = None
+    """Codes in a codebook; by architecture: 256, oord2017 512."""
+    codebooks: str = "shared"
+    """shared (one for all latents) or separate (one for each of the ten latents of a position)."""
+    num_samples: int = 5
+    """Codes that soft_em draws for each latent."""
+    temperature: float = 1.0
+    """Of soft_em's draws."""
+    decay: float = 0.99
+    """Of the codebook's moving averages."""
+    commitment_weight: float = 0.25
+    """Weight of the commitment loss."""
+    likelihood: str = "categorical"
+    """p(image | codes): categorical (256 grey levels), logistic_mixture, gaussian, mse."""
+
+    predictor: str | None = None
+    """Latent predictor: joint (trained with the autoencoder), after (on its frozen codes), none; by architecture."""
+    predictor_layers: int | None = None
+    """Layers of the Image Transformer; by architecture: small 3, others 6."""
+    predictor_dim: int | None = None
+    """Its width; by architecture: small 64, others 512."""
+    predictor_steps: int | None = None
+    """Steps of training it with --predictor after; --steps where not given."""
+
+    steps: int = 5000
+    """Training steps."""
+    batch_size: int = 32
+    """Images in a step."""
+    learning_rate: float | None = None
+    """Peak of Adam's learning rate; by architecture: small 2e-3, oord2017 2e-4, roy2018 5e-4."""
+    warmup_steps: int = 100
+    """Steps over which the learning rate rises to its peak."""
+    schedule: str = "exponential"
+    """What follows: exponential (to a hundredth at the end of the run) or rsqrt (inverse square root of the step)."""
+    precision: str = "float32"
+    """float32, mixed_bfloat16 or mixed_float16."""
+    flip: bool = True
+    """Mirror every other training image."""
+    seed: int = 0
+    """Of weights, data order, augmentation and draws."""
+    interval: int = 100
+    """Steps from one row of history and checkpoint to the next."""
+
+
+
+def resolve(config):
+    """The configuration with everything filled in that depends on other choices.
+
+    Raises:
+        InputError: for an unknown name or a number outside its range.
+    """
+    from vq_keras.models import architectures
+
+    architectures.get(config.architecture)
+    sizes = dataclasses.asdict(SIZES[config.architecture])
+    sizes["run_dir"] = Path("runs") / f"{config.dataset}-{config.architecture}-{config.bottleneck}"
+    sizes["predictor_steps"] = config.steps
+    names = [field.name for field in dataclasses.fields(config)]
+    config = dataclasses.replace(
+        config, **{name: sizes[name] for name in names if name in sizes and getattr(config, name) is None}
+    )
+    for name, known in CHOICES.items():
+        if getattr(config, name) not in known:
+            raise InputError(f"--{name} is {getattr(config, name)!r}; give one of {', '.join(known)}.")
+    for name in ("steps", "predictor_steps", "batch_size", "interval", "image_size"):
+        if getattr(config, name) < 1:
+            raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}; give 1 or more.")
+    return config
+
+
+def make_bottleneck(config):
+    from vq_keras import bottlenecks
+    from vq_keras.models.architectures import LATENTS_PER_POSITION
+
+    arguments = {
+        "num_codes": config.num_codes,
+        "num_codebooks": LATENTS_PER_POSITION if config.codebooks == "separate" else 1,
+        "decay": config.decay,
+        "commitment_weight": config.commitment_weight,
+        "update": config.update,
+        "seed": config.seed,
+    }
+    if config.bottleneck == "soft_em":
+        arguments |= {"num_samples": config.num_samples, "temperature": config.temperature}
+    return bottlenecks.get(config.bottleneck, **arguments)
+
+
+def make_model(config, image_shape, bottleneck):
+    from vq_keras.models.image import ImageAutoencoder
+
+    return ImageAutoencoder(
+        bottleneck,
+        image_shape,
+        config.architecture,
+        config.likelihood,
+        latent_predictor=make_predictor(config, image_shape) if config.predictor == "joint" else None,
+    )
+
+
+def make_predictor(config, image_shape):
+    from vq_keras.models import architectures
+    from vq_keras.models.architectures import LATENTS_PER_POSITION
+    from vq_keras.priors import ImageTransformer
+
+    sizes = SIZES[config.architecture]
+    return ImageTransformer(
+        architectures.get(config.architecture).code_shape(image_shape),
+        config.num_codes,
+        num_codebooks=LATENTS_PER_POSITION if config.codebooks == "separate" else 1,
+        num_layers=config.predictor_layers,
+        hidden_dim=config.predictor_dim,
+        num_heads=sizes.predictor_heads,
+        feed_forward_dim=4 * config.predictor_dim,
+        block_length=sizes.predictor_block,
+        dropout=sizes.predictor_dropout,
+        name="latent_predictor",
+    )
+
+
+def make_optimizer(config, steps):
+    import keras
+
+    from vq_keras.training.schedules import WarmupDecay
+
+    warmup = min(config.warmup_steps, steps // 2)  # A short run still sees its peak.
+    schedule = WarmupDecay(config.learning_rate, warmup, steps, config.schedule)
+    # One step with an outlying gradient can throw an autoencoder into a state that it does not leave.
+    return keras.optimizers.Adam(schedule, clipnorm=1.0)
+
+
+def train(config, model, data):
+    """The autoencoder, and the predictor with it or after it; returns the model with its predictor."""
+    from vq_keras.data.batches import training_batches
+    from vq_keras.training.callbacks import ConsoleProgress, StopOnFailure, TensorBoardLog
+    from vq_keras.training.fit import fit
+
+    def batches(start_step):
+        return training_batches(data.train, config.batch_size, config.seed, start_step, flip=config.flip)
+
+    def pictures():
+        from vq_keras import plots
+
+        shown = data.test[:16]
+        return {"reconstructions": plots.reconstruction_grid(shown, model.reconstruct(shown))}
+
+    model.compile(optimizer=make_optimizer(config, config.steps))
+    fit(
+        model,
+        batches,
+        config.steps,
+        config.run_dir,
+        config.interval,
+        callbacks=[
+            StopOnFailure(num_codes=model.bottleneck.num_codes * model.bottleneck.num_codebooks),
+            ConsoleProgress(config.steps, config.batch_size, ("bits_per_dim", "codes_in_use"), name="autoencoder"),
+            TensorBoardLog(config.run_dir / "tensorboard", pictures),
+        ],
+    )
+    if config.predictor != "after":
+        return model
+
+    def codes(start_step):
+        for batch in batches(start_step):
+            yield (model.predict_on_batch(batch)["codes"].reshape(config.batch_size, -1, 1),)
+
+    predictor = make_predictor(config, data.image_shape)
+    predictor.compile(optimizer=make_optimizer(config, config.predictor_steps))
+    run_dir = config.run_dir / "predictor"
+    fit(
+        predictor,
+        codes,
+        config.predictor_steps,
+        run_dir,
+        config.interval,
+        callbacks=[
+            StopOnFailure(),
+            ConsoleProgress(config.predictor_steps, config.batch_size, ("nll_z",), name="predictor"),
+            TensorBoardLog(run_dir / "tensorboard"),
+        ],
+    )
+    return model.with_latent_predictor(predictor)
+
+
+def report(config, model, data):
+    """The table, metrics.json and the pictures."""
+    import numpy as np
+    from rich.console import Console
+
+    from vq_keras import evaluation, plots
+    from vq_keras.data.batches import test_batches
+
+    unigram = evaluation.fit_unigram(model, test_batches(data.train, config.batch_size))
+    metrics = evaluation.evaluate(model, test_batches(data.test, config.batch_size), unigram)
+    evaluation.write_json(metrics, config.run_dir / "metrics.json")
+
+    shown = data.test[:32]
+    pictures = {"reconstructions": plots.reconstruction_grid(shown, model.reconstruct(shown))}
+    if model.latent_predictor is not None:
+        shape = (64, int(np.prod(model.code_shape)))
+        uniforms = np.random.default_rng(config.seed).random(shape, dtype="float32")
+        samples = model.decode(model.latent_predictor.generate(uniforms))
+        pictures["samples"] = plots.image_grid(samples, columns=8)
+    for name, picture in pictures.items():
+        plots.save_picture(config.run_dir / f"{name}.png", picture)
+    Console().print(evaluation.table(metrics))
+    print(f"model, pictures, metrics.json and TensorBoard logs: {config.run_dir}")
+
+
+def run(config):
+    config = resolve(config)
+    bottleneck = make_bottleneck(config)  # Before the data: wrong numbers are reported at once.
+    import keras
+
+    from vq_keras.data import images
+    from vq_keras.training import runs
+    from vq_keras.training.fit import make_deterministic
+
+    data = images.load(config.dataset, config.data_dir, config.image_size)
+    decisive = {name: value for name, value in dataclasses.asdict(config).items() if name not in ("run_dir", "data_dir")}
+    runs.claim(config.run_dir, {**decisive, "backend": keras.backend.backend()})
+    keras.config.set_dtype_policy(config.precision)
+    make_deterministic(config.seed)
+    model = train(config, make_model(config, data.image_shape, bottleneck), data)
+    runs.save_model(model, config.run_dir)
+    report(config, model, data)
+
+
+def main(argv=None):
+    return run_command(run, tyro.cli(Config, args=argv, description=Config.__doc__))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

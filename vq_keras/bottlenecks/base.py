@@ -1,0 +1,189 @@
+"""What every bottleneck is, and what those with a codebook share."""
+
+import keras
+from keras import ops
+
+from vq_keras.bottlenecks.codebook import Codebook
+from vq_keras.errors import InputError
+
+
+class Bottleneck(keras.layers.Layer):
+    """A layer from continuous latents to discrete codes and back.
+
+    `call(latents, mask=None, training=None)` gives a dict, always with these keys:
+
+    - `"quantized"`: what the decoder gets, shaped and typed like the latents; gradients pass straight through to
+      the latents.
+    - `"codes"`: the code of each latent, int32 (batch, *positions); -1 where masked.
+    - `"samples"`: the m codes drawn for each latent, int32 (batch, *positions, m); m = 1 for hard assignments.
+
+    With several codebooks the last of the positions counts the codebooks: latents (batch, *positions,
+    num_codebooks, dim), codes (batch, *positions, num_codebooks).
+
+    Subclasses give `encode`, `sample`, `decode` and `decode_samples`; `decode(encode(latents))` equals what `call`
+    gives in evaluation. Losses go to `add_loss`, in training and evaluation alike. Masked positions (False in
+    `mask`, shaped (batch, *positions) without the codebooks' axis) count in no loss and no statistic.
+
+    Args:
+        num_codes: codes in each codebook.
+        num_codebooks: independent codebooks.
+    """
+
+    def __init__(self, num_codes, num_codebooks=1, **kwargs):
+        super().__init__(**kwargs)
+        self.num_codes = num_codes
+        self.num_codebooks = num_codebooks
+        self.supports_masking = True
+
+    def get_config(self):
+        return {**super().get_config(), "num_codes": self.num_codes, "num_codebooks": self.num_codebooks}
+
+
+def straight_through(latents, quantized):
+    """`quantized` forward, the identity on `latents` backward (oord2017 section 3.2).
+
+    Written so that the forward value is `quantized` to the last bit: latents + (quantized - latents) is not.
+    """
+    return ops.stop_gradient(quantized) + (latents - ops.stop_gradient(latents))
+
+
+class CodebookBottleneck(Bottleneck):
+    """A bottleneck that replaces each latent by vectors of a codebook; a subclass says which.
+
+    Args:
+        num_codes, num_codebooks, update, decay, epsilon, initializer, restart_threshold, seed: see `Codebook`.
+        commitment_weight: weight of the commitment loss, the mean over all elements of |z_e - sg(z_q)|^2. The papers
+            write a squared norm, the sum over the dimensions of a latent; the mean, as in roy2018's released code,
+            keeps the weight independent of `dim`.
+        codebook_weight: likewise of the codebook loss |sg(z_e) - z_q|^2, which exists for `update="gradient"` only.
+    """
+
+    def __init__(
+        self,
+        num_codes,
+        num_codebooks=1,
+        update="ema",
+        decay=0.99,
+        epsilon=1e-5,
+        initializer="samples",
+        restart_threshold=0.1,
+        commitment_weight=0.25,
+        codebook_weight=1.0,
+        seed=None,
+        **kwargs,
+    ):
+        super().__init__(num_codes, num_codebooks, **kwargs)
+        if commitment_weight < 0:
+            raise InputError(f"commitment_weight is {commitment_weight}; give 0 or more.")
+        if codebook_weight < 0:
+            raise InputError(f"codebook_weight is {codebook_weight}; give 0 or more.")
+        self.commitment_weight = commitment_weight
+        self.codebook_weight = codebook_weight
+        self.codebook = Codebook(
+            num_codes, num_codebooks, update, decay, epsilon, initializer, restart_threshold, seed, name="codebook"
+        )
+
+    def build(self, input_shape):
+        if self.num_codebooks > 1 and input_shape[-2] != self.num_codebooks:
+            raise InputError(
+                f"latents of shape {tuple(input_shape)} do not fit {self.num_codebooks} codebooks: "
+                f"the axis before the last has to have the size {self.num_codebooks}."
+            )
+        self.dim = input_shape[-1]
+        self.codebook.build(input_shape)
+        self.built = True
+
+    def call(self, latents, mask=None, training=None):
+        flat = self._flat(latents)
+        weights = self._weights(latents, mask)
+        moving = bool(training) and self.trainable
+        if moving:
+            self.codebook.initialise(ops.stop_gradient(flat), weights)
+        samples, codes = self._assign(ops.stop_gradient(flat), training)
+        if weights is not None:
+            present = weights[:, None, None] > 0
+            samples, codes = ops.where(present, samples, -1), ops.where(present, codes, -1)
+        vectors = self.codebook.lookup(samples)
+
+        self.add_loss(self.commitment_weight * self._distance(flat, ops.stop_gradient(vectors), weights))
+        if self.codebook.update == "gradient":
+            self.add_loss(self.codebook_weight * self._distance(ops.stop_gradient(flat), vectors, weights))
+        if moving:
+            self.codebook.move(ops.stop_gradient(flat), samples, weights)
+
+        if weights is not None:
+            flat = flat * weights[:, None, None]  # No gradient to masked latents.
+        quantized = ops.reshape(straight_through(flat, vectors), ops.shape(latents))
+        return {
+            "quantized": ops.cast(quantized, self.compute_dtype),
+            "codes": self._like_codes(codes, latents),
+            "samples": self._like_samples(samples, latents),
+        }
+
+    def compute_output_spec(self, latents, mask=None, training=None):
+        # Said and not traced: Keras traces on JAX with symbolic sizes, which the chunks of rows cannot be cut by.
+        # The number of samples is open, because training and evaluation may differ in it.
+        codes = latents.shape[:-1]
+        return {
+            "quantized": keras.KerasTensor(latents.shape, dtype=self.compute_dtype),
+            "codes": keras.KerasTensor(codes, dtype="int32"),
+            "samples": keras.KerasTensor((*codes, None), dtype="int32"),
+        }
+
+    def encode(self, latents):
+        """The nearest code of each latent, int32 (batch, *positions)."""
+        _, codes = self._assign(self._flat(latents), training=False)
+        return self._like_codes(codes, latents)
+
+    def sample(self, latents):
+        """Codes drawn as in training, int32 (batch, *positions, m)."""
+        samples, _ = self._assign(self._flat(latents), training=True)
+        return self._like_samples(samples, latents)
+
+    def decode(self, codes):
+        """The vectors of codes (batch, *positions), in the compute dtype; zero for -1."""
+        return self.decode_samples(codes[..., None])
+
+    def decode_samples(self, samples):
+        """The mean of the vectors of m codes, (batch, *positions, m) -> (batch, *positions, dim)."""
+        flat = ops.reshape(ops.cast(samples, "int32"), (-1, self.num_codebooks, samples.shape[-1]))
+        vectors = self.codebook.lookup(flat)
+        return ops.cast(ops.reshape(vectors, (*ops.shape(samples)[:-1], self.dim)), self.compute_dtype)
+
+    def _assign(self, flat, training):
+        """(samples (n, num_codebooks, m), codes (n, num_codebooks, 1)) of latents (n, num_codebooks, dim)."""
+        raise AttributeError(f"{type(self).__name__} has no rule that assigns codes.")
+
+    def _flat(self, latents):
+        if latents.shape[-1] != self.dim:
+            raise InputError(f"latents have {latents.shape[-1]} dimensions, but the codes have {self.dim}.")
+        return ops.reshape(ops.cast(latents, "float32"), (-1, self.num_codebooks, self.dim))
+
+    def _weights(self, latents, mask):
+        if mask is None:
+            return None
+        axes = len(latents.shape) - (1 if self.num_codebooks == 1 else 2)
+        if len(mask.shape) != axes:
+            raise InputError(
+                f"the mask has {len(mask.shape)} axes, but latents of shape {tuple(latents.shape)} need {axes}."
+            )
+        return ops.cast(ops.reshape(mask, (-1,)), "float32")
+
+    def _like_codes(self, codes, latents):
+        return ops.reshape(codes, ops.shape(latents)[:-1])
+
+    def _like_samples(self, samples, latents):
+        return ops.reshape(samples, (*ops.shape(latents)[:-1], samples.shape[-1]))
+
+    def _distance(self, latents, vectors, weights):
+        """Mean squared difference over the elements of unmasked positions; 0 where all are masked."""
+        if weights is None:
+            return ops.mean(ops.square(latents - vectors))
+        # The latents are replaced, not the squares: the gradient of inf * 0 is not a number.
+        latents = ops.where(weights[:, None, None] > 0, latents, ops.stop_gradient(vectors))
+        squares = ops.sum(ops.square(latents - vectors))
+        return squares / (ops.maximum(ops.sum(weights), 1.0) * self.num_codebooks * self.dim)
+
+    def get_config(self):
+        weights = {"commitment_weight": self.commitment_weight, "codebook_weight": self.codebook_weight}
+        return {**super().get_config(), **self.codebook.arguments(), **weights}

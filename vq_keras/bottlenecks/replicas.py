@@ -1,0 +1,60 @@
+"""Sums over the replicas of a distributed training step."""
+
+import keras
+from keras import ops
+
+
+def _context():
+    """The TensorFlow replica context of a step that runs on several replicas, else None."""
+    if keras.backend.backend() != "tensorflow":
+        return None  # On JAX a distributed array is one global array: sums over it are global already.
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    return context if context is not None and context.num_replicas_in_sync > 1 else None
+
+
+def all_reduce_sum(*tensors):
+    """Sums each tensor over all replicas; the tensors themselves where there is one.
+
+    Statistics have to be summed here, before the state is assigned: Keras assigns a non-trainable variable on each
+    replica from that replica's own batch, and the copies then drift apart without an error.
+
+    Args:
+        *tensors: tensors of the same shapes on every replica.
+
+    Returns:
+        A list of the summed tensors. Must not be called inside a branch or a loop of the graph.
+    """
+    context = _context()
+    if context is None:
+        return list(tensors)
+    import tensorflow as tf
+
+    return context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
+
+
+def share_by_row(rows):
+    """Gives every replica the same rows: row k is taken from replica k modulo their number.
+
+    Args:
+        rows: tensor (num_rows, ...), other values on each replica.
+
+    Returns:
+        Tensor (num_rows, ...), equal on all replicas.
+    """
+    context = _context()
+    if context is None:
+        return rows
+    owner = ops.arange(rows.shape[0]) % context.num_replicas_in_sync
+    mine = owner == context.replica_id_in_sync_group
+    mine = ops.reshape(mine, (-1,) + (1,) * (len(rows.shape) - 1))
+    return all_reduce_sum(ops.where(mine, rows, 0.0))[0]
+
+
+def from_first(tensor):
+    """Gives every replica the first replica's tensor."""
+    context = _context()
+    if context is None:
+        return tensor
+    return all_reduce_sum(ops.where(context.replica_id_in_sync_group == 0, tensor, 0.0))[0]

@@ -1,0 +1,48 @@
+"""Vector quantisation with hard assignments."""
+
+import keras
+
+from vq_keras.bottlenecks import assignment
+from vq_keras.bottlenecks.base import CodebookBottleneck
+
+
+@keras.saving.register_keras_serializable(package="vq_keras")
+class VectorQuantizer(CodebookBottleneck):
+    """Replaces each latent by its nearest code vector (oord2017 equations 1 and 2).
+
+        z = argmin_k |z_e - e_k|,   z_q = e_z,
+        loss = commitment_weight |z_e - sg(z_q)|^2 (+ codebook_weight |sg(z_e) - z_q|^2 under update="gradient")
+
+    With `update="ema"` this is hard EM of roy2018 section 2: the E step above, and an M step that averages the
+    latents of each code over time.
+
+    Args:
+        num_codes: codes in each codebook, at least 2.
+        num_codebooks: independent codebooks, one for each index of the axis before the last.
+        update: "ema", or "gradient" for embeddings trained by the codebook loss.
+        decay: of the moving averages, in [0, 1). roy2018 uses 0.999 in runs of hundreds of thousands of steps; the
+            default 0.99 follows an encoder that learns fast, and suits shorter runs.
+        epsilon: of the Laplace smoothing of the counts.
+        initializer: "samples" (latents of the first batch), "kmeans" or "normal".
+        restart_threshold: codes used less than this share of the mean start again on data; 0 for never.
+        commitment_weight: beta in both papers, 0.25; here of the mean over dimensions, see `CodebookBottleneck`.
+        codebook_weight: of the codebook loss.
+        seed: of initialisation and restarts.
+
+    Shapes:
+        latents (batch, *positions, dim), with `num_codebooks` > 1 (batch, *positions, num_codebooks, dim);
+        see `Bottleneck` for what is returned.
+
+    Raises:
+        InputError: for an argument outside its range, or latents and a mask that do not fit.
+
+    Example:
+        >>> quantizer = VectorQuantizer(num_codes=512)
+        >>> outputs = quantizer(keras.random.normal((2, 8, 8, 64)), training=True)
+        >>> outputs["codes"].shape, outputs["quantized"].shape
+        ((2, 8, 8), (2, 8, 8, 64))
+    """
+
+    def _assign(self, flat, training):
+        codes = assignment.nearest(flat, self.codebook.embeddings)
+        return codes, codes

@@ -1,0 +1,246 @@
+"""Evaluation of an image autoencoder over a whole data set: bits/dim, reconstructions, use of the codebook."""
+
+import json
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import ops
+from rich.table import Table
+
+from vq_keras.errors import InputError
+from vq_keras.metrics import CodesInUse, LargestShare, Perplexity, bits_per_dim, psnr
+from vq_keras.training.files import replace_file
+
+LABELS = {
+    "strict_bits_per_dim": ("bits/dim, strict (argmin codes, hard labels)", "{:.4f}"),
+    "strict_bits_per_dim_reconstruction": ("    reconstruction", "{:.4f}"),
+    "strict_bits_per_dim_codes": ("    codes", "{:.4f}"),
+    "unigram_bits_per_dim": ("bits/dim, unigram prior (argmin codes)", "{:.4f}"),
+    "unigram_bits_per_dim_codes": ("    codes", "{:.4f}"),
+    "paper_bits_per_dim": ("bits/dim, paper (sampled codes, soft labels)", "{:.4f}"),
+    "paper_bits_per_dim_reconstruction": ("    reconstruction", "{:.4f}"),
+    "paper_bits_per_dim_codes": ("    codes", "{:.4f}"),
+    "psnr": ("PSNR of reconstructions, dB", "{:.2f}"),
+    "perplexity": ("perplexity of the codes", "{:.1f}"),
+    "codes_in_use": ("codes in use", "{:d}"),
+    "usage": ("share of the codes in use", "{:.1%}"),
+    "largest_share": ("share of the most used code", "{:.1%}"),
+    "num_images": ("images", "{:d}"),
+}
+
+
+def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) -> dict[str, float]:
+    """Scores a model on a data set in one pass.
+
+    bits/dim (`metrics.bits_per_dim`) comes in two modes, each with its two terms apart:
+
+    - *strict*: the decoder gets the vectors of the argmin codes z, and the prior codes those. This is
+      -log2 p(x, z), an upper bound on -log2 p(x): a lossless coder would pay it. Compare models by this one.
+    - *paper*: as roy2018 trains and, by its released code, evaluates. The bottleneck draws m codes for each latent,
+      the decoder gets the mean of their vectors, the prior is scored by soft labels. For m > 1 it bounds nothing: no
+      code stands for that mean. For hard assignments the two are the same.
+
+    Without a latent predictor the prior of either is uniform, ln K nats for each code. `unigram` adds the figures of
+    oord2017, as roy2018 reports them: strict, but with one distribution for each latent position in place of the
+    latent predictor.
+
+    Args:
+        model: an `ImageAutoencoder`.
+        batches: dicts with `"images"`, uint8 (batch, *model.image_shape); batches may differ in size, and each image
+            counts the same.
+        unigram: what `fit_unigram` gave for the training set, or None.
+
+    Returns:
+        `{mode}_bits_per_dim`, `{mode}_bits_per_dim_reconstruction` and `{mode}_bits_per_dim_codes` for the modes
+        strict and paper; with a unigram prior `unigram_bits_per_dim` and `unigram_bits_per_dim_codes`; `psnr` in dB of
+        the likelihood's mode, strict; of the argmin codes `perplexity`, `codes_in_use` (summed over codebooks), `usage`
+        (their share of all codes) and `largest_share`; `num_images`.
+
+    Raises:
+        InputError: if there are no images, or if they or `unigram` do not have the shape that the model needs.
+
+    Example:
+        >>> prior = fit_unigram(model, [{"images": train_images}])
+        >>> evaluate(model, [{"images": test_images}], prior)["strict_bits_per_dim"]
+        4.83
+    """
+    num_dims, num_codes = math.prod(model.image_shape), math.prod(model.code_shape)
+    num_ids, num_codebooks = model.bottleneck.num_codes, model.bottleneck.num_codebooks
+    if unigram is not None and np.shape(unigram) != (num_codes, num_ids):
+        raise InputError(
+            f"the unigram prior has the shape {np.shape(unigram)}, but the model needs {(num_codes, num_ids)}; "
+            "fit it to the codes of this model."
+        )
+    # One function for each mode: the number of samples is a part of its shape.
+    score_strict, score_paper = Score(model), Score(model)
+    usage = [metric(num_ids, num_codebooks) for metric in (Perplexity, CodesInUse, LargestShare)]
+    num_images = 0
+    sums = dict.fromkeys(("strict_x", "strict_z", "paper_x", "paper_z", "psnr", "unigram_z"), 0.0)
+
+    for size, images, codes, samples in encoded(model, batches):
+        hard = codes[..., None]
+        strict = score_strict.predict_on_batch({"images": images, "samples": hard})
+        same = np.array_equal(samples, hard)
+        paper = strict if same else score_paper.predict_on_batch({"images": images, "samples": samples})
+        num_images += size
+        for mode, terms in (("strict", strict), ("paper", paper)):
+            for term in ("x", "z"):
+                sums[f"{mode}_{term}"] += terms[f"nll_{term}"][:size].sum(dtype="float64")
+        sums["psnr"] += strict["psnr"][:size].sum(dtype="float64")
+        for metric in usage:
+            metric.update_state(ops.convert_to_tensor(codes[:size]))
+        if unigram is not None:
+            sums["unigram_z"] -= unigram[np.arange(num_codes), codes[:size].reshape(size, num_codes)].sum()
+
+    if num_images == 0:
+        raise InputError("there are no images to evaluate; give at least one.")
+    means = {name: total / num_images for name, total in sums.items()}
+
+    def bits(nats_x, nats_z):
+        return bits_per_dim(nats_x / num_dims, nats_z / num_codes, num_dims, num_codes)
+
+    result = {}
+    for mode in ("strict", "paper"):
+        nats_x, nats_z = means[f"{mode}_x"], means[f"{mode}_z"]
+        result[f"{mode}_bits_per_dim"] = bits(nats_x, nats_z)
+        result[f"{mode}_bits_per_dim_reconstruction"] = bits(nats_x, 0.0)
+        result[f"{mode}_bits_per_dim_codes"] = bits(0.0, nats_z)
+    if unigram is not None:
+        result["unigram_bits_per_dim"] = bits(means["strict_x"], means["unigram_z"])
+        result["unigram_bits_per_dim_codes"] = bits(0.0, means["unigram_z"])
+    perplexity, in_use, largest = (float(metric.result()) for metric in usage)
+    return {
+        **result,
+        "psnr": means["psnr"],
+        "perplexity": perplexity,
+        "codes_in_use": int(in_use),
+        "usage": in_use / (num_ids * num_codebooks),
+        "largest_share": largest,
+        "num_images": num_images,
+    }
+
+
+def fit_unigram(model, train_batches: Iterable[dict]) -> np.ndarray:
+    """The unigram prior of oord2017: one distribution over codes for each latent position, all independent.
+
+    roy2018 says of that paper's 4.67 bits/dim that it "takes a unigram prior for each latent in the sequence
+    independently". It is estimated on the argmin codes of the training set as (count + 1/2) / (images + K/2), the
+    Krichevsky-Trofimov estimate: a code that training never used at a position still has a probability, and the
+    half costs, in the worst case, about as few bits as any such rule can, half of log2(images) for each code.
+
+    Args:
+        model: an `ImageAutoencoder`.
+        train_batches: as `batches` of `evaluate`, of the training set.
+
+    Returns:
+        float64 (n, num_codes), n positions in raster order: log-probabilities in nats.
+
+    Raises:
+        InputError: if there are no images or they do not have the model's shape.
+
+    Example:
+        >>> numpy.exp(fit_unigram(model, [{"images": train_images}])).sum(axis=1)  # ones
+    """
+    num_codes, num_ids = math.prod(model.code_shape), model.bottleneck.num_codes
+    counts = np.zeros(num_codes * num_ids, "int64")
+    num_images = 0
+    for size, _, codes, _ in encoded(model, train_batches):
+        num_images += size
+        ids = codes[:size].reshape(size, num_codes) + num_ids * np.arange(num_codes)
+        counts += np.bincount(ids.ravel(), minlength=len(counts))
+    if num_images == 0:
+        raise InputError("there are no images to fit a unigram prior to; give at least one.")
+    return np.log((counts.reshape(num_codes, num_ids) + 0.5) / (num_images + 0.5 * num_ids))
+
+
+class Encode(keras.Model):
+    """images -> their argmin codes, and samples drawn as in training. A model for the sake of `predict_on_batch`,
+    which compiles the same function on every backend."""
+
+    def __init__(self, model):
+        super().__init__(dtype="float32")
+        self.encoder = model.encoder
+        self.bottleneck = model.bottleneck
+
+    def call(self, images):
+        latents = self.encoder(images, training=False)
+        return {"codes": self.bottleneck.encode(latents), "samples": self.bottleneck.sample(latents)}
+
+
+class Score(keras.Model):
+    """{images, samples (batch, *positions, m)} -> nats of each image and of its codes, and its PSNR, all (batch,)."""
+
+    def __init__(self, model):
+        super().__init__(dtype="float32")
+        self.bottleneck = model.bottleneck
+        self.decoder = model.decoder
+        self.likelihood = model.likelihood
+        self.latent_predictor = model.latent_predictor
+
+    def call(self, inputs):
+        images, samples = inputs["images"], inputs["samples"]
+        parameters = self.decoder(self.bottleneck.decode_samples(samples), training=False)
+        nll_x = -self.likelihood.log_prob(parameters, images)
+        flat = ops.reshape(samples, (-1, math.prod(samples.shape[1:-1]), samples.shape[-1]))
+        if self.latent_predictor is None:
+            nll_z = ops.full_like(nll_x, flat.shape[1] * math.log(self.bottleneck.num_codes))
+        else:
+            nll_z = self.latent_predictor.cross_entropy(flat, self.latent_predictor(flat, training=False))
+        return {"nll_x": nll_x, "nll_z": nll_z, "psnr": psnr(images, self.likelihood.mode(parameters))}
+
+
+def encoded(model, batches: Iterable[dict]) -> Iterator[tuple]:
+    """(size, images, codes, samples) of each batch, arrays filled up to the size of the largest batch so far.
+
+    A smaller last batch would be compiled for its own shape, which takes longer than to score it: its images are
+    repeated, and only the first `size` rows count.
+    """
+    encode = Encode(model)
+    largest = 0
+    for batch in batches:
+        images = ops.convert_to_numpy(batch["images"])
+        if images.shape[1:] != tuple(model.image_shape):
+            raise InputError(f"images have the shape {images.shape[1:]}, but the model needs {model.image_shape}.")
+        size, largest = len(images), max(largest, len(images))
+        if size == 0:
+            continue
+        images = images[np.arange(largest) % size]
+        outputs = encode.predict_on_batch(images)
+        yield size, images, outputs["codes"], outputs["samples"]
+
+
+def table(metrics: dict[str, float]) -> Table:
+    """The figures of `evaluate` as a table for the terminal, those that are there, in the order of `LABELS`.
+
+    Example:
+        >>> rich.print(table({"psnr": 24.5, "num_images": 1017}))
+    """
+    result = Table("figure", "value")
+    result.columns[1].justify = "right"
+    for name, (label, form) in LABELS.items():
+        if name in metrics:
+            result.add_row(label, form.format(metrics[name]))
+    return result
+
+
+def write_json(metrics: dict[str, float], path: str | Path) -> None:
+    """Writes figures as JSON, sorted by name, with six decimals, so that equal runs give equal files.
+
+    Args:
+        metrics: what `evaluate` gave.
+        path: the file to make or to replace, all at once.
+
+    Raises:
+        InputError: for a figure that is not finite, which JSON cannot hold.
+
+    Example:
+        >>> write_json({"psnr": 24.5}, "/tmp/metrics.json")
+    """
+    broken = [name for name, value in metrics.items() if not math.isfinite(value)]
+    if broken:
+        raise InputError(f"{', '.join(broken)}: not finite, so not written to {path}; the model's weights are broken.")
+    rounded = {name: round(value, 6) for name, value in metrics.items()}
+    replace_file(path, (json.dumps(rounded, indent=2, sort_keys=True) + "\n").encode())

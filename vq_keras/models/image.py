@@ -1,0 +1,190 @@
+"""The autoencoder of images."""
+
+import math
+
+import keras
+from keras import ops
+
+from vq_keras import likelihoods, metrics
+from vq_keras.models import architectures
+
+
+@keras.saving.register_keras_serializable(package="vq_keras")
+class ReconstructionTerm(keras.layers.Layer):
+    """-log p(x | codes) of each image, in nats per dimension: (images, parameters) -> (batch,)."""
+
+    def __init__(self, likelihood, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        self.likelihood = likelihood
+
+    def call(self, images, parameters):
+        return -self.likelihood.log_prob(parameters, images) / math.prod(images.shape[1:])
+
+    def compute_output_spec(self, images, parameters):
+        return keras.KerasTensor(images.shape[:1], dtype="float32")
+
+
+@keras.saving.register_keras_serializable(package="vq_keras")
+class LatentTerm(keras.layers.Layer):
+    """-log p(codes) of each image, in nats per code: samples (batch, *positions, m) -> (batch,).
+
+    With m samples the labels are soft: the mean of the cross entropies of the samples (roy2018 section 3.2). The
+    predictor reads ids, so no gradient goes back to the encoder, as in the released code of the image model.
+    """
+
+    def __init__(self, latent_predictor, **kwargs):
+        super().__init__(**kwargs)
+        self.latent_predictor = latent_predictor
+
+    def call(self, samples, training=None):
+        num_codes = math.prod(samples.shape[1:-1])
+        samples = ops.reshape(samples, (-1, num_codes, samples.shape[-1]))
+        logits = self.latent_predictor(samples, training=training)
+        return self.latent_predictor.cross_entropy(samples, logits) / num_codes
+
+    def compute_output_spec(self, samples, training=None):
+        return keras.KerasTensor(samples.shape[:1], dtype="float32")
+
+
+@keras.saving.register_keras_serializable(package="vq_keras")
+class ImageAutoencoder(keras.Model):
+    """Encoder, bottleneck, decoder with a likelihood and, where given, a latent predictor trained jointly.
+
+        images -> latents -> quantized, codes -> parameters of p(images | codes)
+
+    The loss of a training step is, in nats,
+
+        nll_x + predictor_weight nll_z + the bottleneck's losses
+
+    with nll_x the mean over dimensions and nll_z the mean over codes (roy2018 section 5.2, and section 1.6 of its
+    released code's behaviour: both are means and have weight 1).
+
+    A functional model: the input is `{"images": integers 0..255 (batch, height, width, channels)}`; the outputs are
+    `"codes"` and, for each image, `"nll_x"` in nats per dimension and `"nll_z"` in nats per code (without a latent
+    predictor ln K, the uniform prior). Metrics: `nll_x`, `nll_z`, `bits_per_dim`, `perplexity`, `codes_in_use`.
+
+    Args:
+        bottleneck: a `Bottleneck`.
+        image_shape: (height, width, channels); height and width multiples of 4.
+        architecture: a name of `vq_keras.models.architectures`.
+        likelihood: a name of `vq_keras.likelihoods`, or a `Likelihood`.
+        latent_predictor: None, or an `ImageTransformer` for this field of codes.
+        predictor_weight: weight of nll_z in the loss.
+
+    Raises:
+        InputError: for an unknown name or an image size that does not fit.
+
+    Example:
+        >>> model = ImageAutoencoder(VectorQuantizer(num_codes=64), image_shape=(32, 32, 3))
+        >>> model.compile("adam")
+        >>> history = model.fit({"images": numpy.zeros((8, 32, 32, 3), "uint8")}, verbose=0)
+    """
+
+    def __init__(
+        self,
+        bottleneck,
+        image_shape=(32, 32, 3),
+        architecture="small",
+        likelihood="categorical",
+        latent_predictor=None,
+        predictor_weight=1.0,
+        **kwargs,
+    ):
+        likelihood = likelihoods.get(likelihood)
+        image_shape = tuple(image_shape)
+        parts = architectures.get(architecture)
+        encoder = parts.encoder(image_shape)
+        decoder = parts.decoder(image_shape, likelihood.num_parameters(image_shape[-1]))
+
+        # 1. Images to codes and back to the parameters of a distribution over images.
+        images = keras.Input(image_shape, dtype="uint8", name="images")
+        discrete = bottleneck(encoder(images))
+        parameters = decoder(discrete["quantized"])
+        # 2. The two terms of the likelihood, for each image.
+        outputs = {
+            "codes": discrete["codes"],
+            "nll_x": ReconstructionTerm(likelihood, name="reconstruction_term")(images, parameters),
+        }
+        if latent_predictor is not None:
+            outputs["nll_z"] = LatentTerm(latent_predictor, name="latent_term")(discrete["samples"])
+        super().__init__(inputs={"images": images}, outputs=outputs, **kwargs)
+
+        self.image_shape = image_shape
+        self.code_shape = parts.code_shape(image_shape)
+        self.architecture = architecture
+        self.encoder = encoder
+        self.bottleneck = bottleneck
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self.latent_predictor = latent_predictor
+        self.predictor_weight = predictor_weight
+        self._means = [keras.metrics.Mean(name=name) for name in ("nll_x", "nll_z", "bits_per_dim")]
+        codebooks = (bottleneck.num_codes, bottleneck.num_codebooks)
+        self._usage = [
+            metrics.Perplexity(*codebooks, name="perplexity"),
+            metrics.CodesInUse(*codebooks, name="codes_in_use"),
+        ]
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = ops.mean(y_pred["nll_x"])
+        if self.latent_predictor is not None:
+            loss = loss + self.predictor_weight * ops.mean(y_pred["nll_z"])
+        return loss + sum(self.losses)
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        nll_x = y_pred["nll_x"]
+        nll_z = y_pred.get("nll_z", ops.full_like(nll_x, math.log(self.bottleneck.num_codes)))
+        bits = metrics.bits_per_dim(nll_x, nll_z, math.prod(self.image_shape), math.prod(self.code_shape))
+        for mean, values in zip(self._means, (nll_x, nll_z, bits), strict=True):
+            mean.update_state(values)
+        for usage in self._usage:
+            usage.update_state(y_pred["codes"])
+        return self.get_metrics_result()
+
+    def encode(self, images):
+        """The codes of images: integers 0..255 (batch, *image_shape) -> int32 (batch, *code_shape)."""
+        return self.bottleneck.encode(self.encoder(images, training=False))
+
+    def decode(self, codes):
+        """The likelihood's mode for codes: int32 (batch, *code_shape) -> uint8 (batch, *image_shape)."""
+        return self.likelihood.mode(self.decoder(self.bottleneck.decode(codes), training=False))
+
+    def reconstruct(self, images):
+        """decode(encode(images))."""
+        return self.decode(self.encode(images))
+
+    def with_latent_predictor(self, latent_predictor):
+        """This model, its weights included, with a latent predictor that was trained afterwards on its codes.
+
+        Args:
+            latent_predictor: an `ImageTransformer` for this field of codes.
+
+        Returns:
+            A new `ImageAutoencoder`.
+        """
+        config = {**self.get_config(), "latent_predictor": keras.saving.serialize_keras_object(latent_predictor)}
+        model = type(self).from_config(config)
+        for name in ("encoder", "bottleneck", "decoder"):
+            getattr(model, name).set_weights(getattr(self, name).get_weights())
+        model.latent_predictor.set_weights(latent_predictor.get_weights())
+        return model
+
+    def get_config(self):
+        serialize = keras.saving.serialize_keras_object
+        return {
+            "bottleneck": serialize(self.bottleneck),
+            "image_shape": self.image_shape,
+            "architecture": self.architecture,
+            "likelihood": serialize(self.likelihood),
+            "latent_predictor": None if self.latent_predictor is None else serialize(self.latent_predictor),
+            "predictor_weight": self.predictor_weight,
+            "name": self.name,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for part in ("bottleneck", "likelihood", "latent_predictor"):
+            if config[part] is not None:
+                config[part] = keras.saving.deserialize_keras_object(config[part], custom_objects)
+        return cls(**config)

@@ -1,0 +1,158 @@
+"""Pictures of a run: grids of images, reconstructions beside their originals, learning curves."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image, ImageDraw, ImageFont
+
+from vq_keras.errors import InputError
+from vq_keras.training.files import replace_file
+
+PAPER = 255
+CURVES = {
+    "loss": "loss",
+    "bits_per_dim": "bits/dim",
+    "codes_in_use": "codes in use",
+    "perplexity": "perplexity of the codes",
+}
+
+
+def image_grid(images: np.ndarray, columns: int, scale: int = 1) -> np.ndarray:
+    """Lays images out in rows from the top left, with white lines around and between them.
+
+    Args:
+        images: uint8 `(n, height, width, channels)` with 1 or 3 channels.
+        columns: images in a row; the last row may be shorter and is filled with white.
+        scale: a whole number; each pixel becomes a square of `scale` x `scale`.
+
+    Returns:
+        uint8 `(rows * (scale * height + 2) + 2, columns * (scale * width + 2) + 2, channels)`.
+
+    Raises:
+        InputError: the images are not as above, or there are none; columns or scale are below 1.
+
+    Example:
+        >>> image_grid(np.zeros((10, 32, 32, 3), "uint8"), columns=4, scale=2).shape
+        (200, 266, 3)
+    """
+    _check_images(images)
+    if columns < 1 or scale < 1:
+        raise InputError(f"Columns and scale of a grid must be at least 1, not {columns} and {scale}.")
+    line = 2
+    images = images.repeat(scale, axis=1).repeat(scale, axis=2)
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    cells = np.full((rows * columns, height + line, width + line, channels), PAPER, "uint8")
+    cells[:count, line:, line:] = images
+    grid = cells.reshape(rows, columns, height + line, width + line, channels).swapaxes(1, 2)
+    grid = grid.reshape(rows * (height + line), columns * (width + line), channels)
+    return np.pad(grid, ((0, line), (0, line), (0, 0)), constant_values=PAPER)
+
+
+def reconstruction_grid(
+    originals: np.ndarray, reconstructions: np.ndarray, columns: int = 8, scale: int = 3
+) -> np.ndarray:
+    """Puts each row of originals right above the row of their reconstructions, with the names at the left.
+
+    Args:
+        originals: uint8 `(n, height, width, channels)` with 1 or 3 channels.
+        reconstructions: the same shape, in the same order.
+        columns: pairs in a row.
+        scale: a whole number; each pixel becomes a square of `scale` x `scale`.
+
+    Returns:
+        uint8 `(picture height, picture width, channels)`.
+
+    Raises:
+        InputError: as for `image_grid`; or the two differ in shape.
+    """
+    _check_images(originals)
+    if originals.shape != reconstructions.shape:
+        raise InputError(
+            f"Originals and reconstructions must have one shape, not {originals.shape} and {reconstructions.shape}."
+        )
+    gap = 6
+    bands = []
+    for start in range(0, len(originals), columns):
+        for name, images in (("original", originals), ("reconstruction", reconstructions)):
+            grid = image_grid(images[start : start + columns], min(columns, len(originals)), scale)
+            bands.append(np.concatenate([_label(name, *grid.shape[::2]), grid], axis=1))
+        bands.append(np.full((gap, *bands[-1].shape[1:]), PAPER, "uint8"))
+    return np.concatenate(bands[:-1])
+
+
+def save_png(path: str | Path, picture: np.ndarray) -> None:
+    """Writes a uint8 `(height, width, channels)` picture with 1 or 3 channels as a PNG file, whole or not at all."""
+    file = io.BytesIO()
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(file, "PNG")
+    replace_file(path, file.getvalue())
+
+
+def save_grid(path: str | Path, images: np.ndarray, columns: int, scale: int = 3) -> None:
+    """Writes `image_grid(images, columns, scale)` as a PNG file.
+
+    Example:
+        >>> save_grid("/tmp/vq_keras_example/samples.png", np.zeros((16, 32, 32, 3), "uint8"), columns=8)
+    """
+    save_png(path, image_grid(images, columns, scale))
+
+
+def learning_curves(path: str | Path, history: Sequence[Mapping[str, float]], title: str = "") -> None:
+    """Draws loss, bits/dim, codes in use and perplexity against the step, each in a panel of its own, as a PNG file.
+
+    Args:
+        path: the file to write.
+        history: what `vq_keras.training.fit.fit` returns: a dictionary for each interval, with "step" and metrics;
+            metrics that no row has get no panel.
+        title: stands above the panels.
+
+    Raises:
+        InputError: the history has none of these metrics.
+    """
+    names = [name for name in CURVES if any(name in row for row in history)]
+    if not names:
+        raise InputError(f"The history has none of the metrics that can be drawn: {', '.join(CURVES)}.")
+    columns = 2 if len(names) == 4 else len(names)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(4.5 * columns, 3 * rows), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    for index, name in enumerate(names):
+        steps, values = zip(*((row["step"], row[name]) for row in history if name in row), strict=True)
+        axes = figure.add_subplot(rows, columns, index + 1)
+        # A history of one row is a point, which a line alone would not show.
+        axes.plot(steps, values, color="tab:blue", linewidth=1.5, marker="o" if len(steps) == 1 else None)
+        axes.set_title(f"{CURVES[name]}: {values[-1]:.4g} at the end", fontsize=10, loc="left")
+        axes.set_xlabel("step")
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
+        if name in ("codes_in_use", "perplexity"):
+            axes.set_ylim(bottom=0)
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    replace_file(path, file.getvalue())
+
+
+def _check_images(images: np.ndarray) -> None:
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] not in (1, 3) or not images.size:
+        raise InputError(
+            "A grid takes uint8 images of shape (n, height, width, channels) with 1 or 3 channels, "
+            f"not {images.dtype} of shape {images.shape}."
+        )
+
+
+def _label(text: str, height: int, channels: int) -> np.ndarray:
+    """Black letters on a white strip of the given height, at its right edge and half-way up."""
+    font = ImageFont.load_default(size=13)
+    # One width for all labels, or the rows below each other would not be in line.
+    width = round(font.getlength("reconstruction")) + 12
+    strip = Image.new("L", (width, height), PAPER)
+    ImageDraw.Draw(strip).text((width - 6, height / 2), text, fill=0, font=font, anchor="rm")
+    return np.repeat(np.asarray(strip)[..., None], channels, axis=2)

@@ -1,0 +1,82 @@
+"""The folder of a run: which configuration it belongs to, and the model it ended with."""
+
+import json
+import os
+from pathlib import Path
+
+import keras
+
+from vq_keras.errors import InputError
+from vq_keras.training.files import replace_file
+
+CONFIG, MODEL = "config.json", "model.keras"
+
+
+def claim(run_dir, config):
+    """Makes a run's folder, or makes sure that the one there is this run's.
+
+    Args:
+        run_dir: the folder.
+        config: everything that decides the run's outcome, a dict that JSON can hold.
+
+    Raises:
+        InputError: where the folder belongs to a run of another configuration; the message names what differs. Where
+            the folder cannot be made, or its configuration cannot be read.
+    """
+    path = Path(run_dir) / CONFIG
+    if path.exists():
+        there = load_config(run_dir)
+        differing = [
+            f"{name} {there.get(name)!r}, not {config.get(name)!r}"
+            for name in sorted(there.keys() | config.keys())
+            if there.get(name) != config.get(name)
+        ]
+        if differing:
+            raise InputError(
+                f"{run_dir} holds a run of another configuration ({'; '.join(differing)}): "
+                "give those values to continue it, or another --run-dir."
+            )
+        return
+    try:
+        replace_file(path, (json.dumps(config, indent=2) + "\n").encode())
+    except OSError as error:
+        raise InputError(f"the run directory {run_dir} cannot be written ({error.strerror}); give another.") from None
+
+
+def load_config(run_dir):
+    """The configuration of a run.
+
+    Raises:
+        InputError: where `run_dir` is no run's folder, or its configuration is damaged.
+    """
+    path = Path(run_dir) / CONFIG
+    try:
+        return json.loads(path.read_text())
+    except (FileNotFoundError, NotADirectoryError):
+        raise InputError(f"{run_dir} is not a run directory: it has no {CONFIG}.") from None
+    except (OSError, ValueError):
+        raise InputError(f"{path} is damaged; start the run again in another directory.") from None
+
+
+def save_model(model, run_dir):
+    """Writes a run's trained model, `model.keras`, aside and then renamed."""
+    path = Path(run_dir) / MODEL
+    aside = path.with_name(f".tmp.{MODEL}")  # Keras wants the ending.
+    model.save(aside)
+    os.replace(aside, path)
+
+
+def load_model(run_dir):
+    """The trained model of a finished run.
+
+    Raises:
+        InputError: where `run_dir` is no run's folder, the run has not ended, or its model is damaged.
+    """
+    load_config(run_dir)
+    path = Path(run_dir) / MODEL
+    if not path.exists():
+        raise InputError(f"{run_dir} has no {MODEL} yet: let its training end first.")
+    try:
+        return keras.models.load_model(path, compile=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path} cannot be read ({type(error).__name__}); train the run again.") from error
