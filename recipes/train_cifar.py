@@ -195,6 +195,7 @@ def make_optimizer(config, steps):
 
 def train(config, model, data):
     """The autoencoder, and the predictor with it or after it; returns the model with its predictor."""
+    from vq_keras import plots
     from vq_keras.data.batches import training_batches
     from vq_keras.training.callbacks import ConsoleProgress, StopOnFailure, TensorBoardLog
     from vq_keras.training.fit import fit
@@ -203,13 +204,10 @@ def train(config, model, data):
         return training_batches(data.train, config.batch_size, config.seed, start_step, flip=config.flip)
 
     def pictures():
-        from vq_keras import plots
-
-        shown = data.test[:16]
-        return {"reconstructions": plots.reconstruction_grid(shown, model.reconstruct(shown))}
+        return {"reconstructions": reconstructions(model, data.test[:16])}
 
     model.compile(optimizer=make_optimizer(config, config.steps))
-    fit(
+    history = fit(
         model,
         batches,
         config.steps,
@@ -221,6 +219,7 @@ def train(config, model, data):
             TensorBoardLog(config.run_dir / "tensorboard", pictures),
         ],
     )
+    plots.learning_curves(config.run_dir / "curves.png", history)
     if config.predictor != "after":
         return model
 
@@ -231,7 +230,7 @@ def train(config, model, data):
     predictor = make_predictor(config, data.image_shape)
     predictor.compile(optimizer=make_optimizer(config, config.predictor_steps))
     run_dir = config.run_dir / "predictor"
-    fit(
+    history = fit(
         predictor,
         codes,
         config.predictor_steps,
@@ -243,11 +242,21 @@ def train(config, model, data):
             TensorBoardLog(run_dir / "tensorboard"),
         ],
     )
+    plots.learning_curves(run_dir / "curves.png", history)
     return model.with_latent_predictor(predictor)
+
+
+def reconstructions(model, images):
+    import keras
+
+    from vq_keras import plots
+
+    return plots.reconstruction_grid(images, keras.ops.convert_to_numpy(model.reconstruct(images)))
 
 
 def report(config, model, data):
     """The table, metrics.json and the pictures."""
+    import keras
     import numpy as np
     from rich.console import Console
 
@@ -258,15 +267,14 @@ def report(config, model, data):
     metrics = evaluation.evaluate(model, test_batches(data.test, config.batch_size), unigram)
     evaluation.write_json(metrics, config.run_dir / "metrics.json")
 
-    shown = data.test[:32]
-    pictures = {"reconstructions": plots.reconstruction_grid(shown, model.reconstruct(shown))}
+    pictures = {"reconstructions": reconstructions(model, data.test[:32])}
     if model.latent_predictor is not None:
         shape = (64, int(np.prod(model.code_shape)))
         uniforms = np.random.default_rng(config.seed).random(shape, dtype="float32")
         samples = model.decode(model.latent_predictor.generate(uniforms))
-        pictures["samples"] = plots.image_grid(samples, columns=8)
+        pictures["samples"] = plots.image_grid(keras.ops.convert_to_numpy(samples), columns=8, scale=3)
     for name, picture in pictures.items():
-        plots.save_picture(config.run_dir / f"{name}.png", picture)
+        plots.save_png(config.run_dir / f"{name}.png", picture)
     Console().print(evaluation.table(metrics))
     print(f"model, pictures, metrics.json and TensorBoard logs: {config.run_dir}")
 

@@ -53,7 +53,9 @@ def draw_weighted(weights, uniforms):
     targets = ops.reshape(ops.cast(uniforms, "float32"), (-1, uniforms.shape[-1])) * ops.sum(totals, axis=-1)
     chosen, rest = _search(totals, targets)
     first_block = ops.arange(ops.shape(totals)[0], dtype="int32")[:, None] * num_blocks
-    inside, _ = _search(ops.take(blocks, first_block + chosen, axis=0), rest)
+    rows = ops.take(blocks, first_block + chosen, axis=0)
+    rows = ops.reshape(rows, (*ops.shape(targets), block))  # JAX gives another shape for an empty batch.
+    inside, _ = _search(rows, rest)
     return ops.reshape(chosen * block + inside, ops.shape(uniforms))
 
 
@@ -64,7 +66,7 @@ def _search(weights, targets):
     but a parallel one (XLA) rounds differently for each id.
     """
     ends = ops.where(weights > 0, ops.cumsum(weights, axis=-1), 0.0)
-    targets = ops.minimum(targets, ops.max(ends, axis=-1) * BELOW_ONE)
+    targets = ops.minimum(targets, ops.max(ends, axis=-1, initial=0.0) * BELOW_ONE)
     passed = ends <= targets[..., None]
     ids = ops.argmax(ops.cast(ops.logical_not(passed), "int32"), axis=-1)
-    return ops.cast(ids, "int32"), targets - ops.max(ops.where(passed, ends, 0.0), axis=-1)
+    return ops.cast(ids, "int32"), targets - ops.max(ops.where(passed, ends, 0.0), axis=-1, initial=0.0)

@@ -50,7 +50,7 @@ def batches(start):
 
 
 def weights_of(model):
-    return [ops.convert_to_numpy(variable.value) for variable in (*model.variables, *model.optimizer.variables)]
+    return [np.array(np.asarray(variable)) for variable in (*model.variables, *model.optimizer.variables)]
 
 
 class Announce(keras.callbacks.Callback):

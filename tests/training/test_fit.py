@@ -218,6 +218,7 @@ def test_sigkill_at_random_moments(tmp_path):
         command = [sys.executable, str(here.with_name("small_run.py")), str(tmp_path / name), "120", "3"]
         return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
 
+    whole = start("whole")
     moments = random.Random(4)
     for _ in range(3):
         run = start("cut")
@@ -229,8 +230,8 @@ def test_sigkill_at_random_moments(tmp_path):
         run.communicate()
         assert run.returncode == -signal.SIGKILL
     intervals = {}
-    for name in ("cut", "whole"):
-        output, _ = start(name).communicate()
+    for name, run in (("cut", start("cut")), ("whole", whole)):
+        output, _ = run.communicate()
         assert output.endswith("done\n")
         intervals[name] = output.count("interval")
     # Each killed run made an interval at least, and left it to the next.

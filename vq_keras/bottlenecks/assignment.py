@@ -91,6 +91,12 @@ def _by_chunks(function, tensors, embeddings):
         return function(*tensors)
 
     num_rows = ops.shape(tensors[0])[0]
-    num_chunks = (num_rows + limit - 1) // limit
-    # Chunks of equal size, so that less than a row of each is filler. No chunk at all for an empty batch.
-    size = (num_rows + num_chunks - 1) // ops.maximum(num_chunks, 1) if None else 0
+    num_chunks = 1 + num_rows // limit
+    size = (num_rows + num_chunks - 1) // num_chunks  # Equal chunks: hardly a row of filler.
+    chunks = []
+    for tensor in tensors:
+        filler = ops.zeros((num_chunks * size - num_rows, *tensor.shape[1:]), tensor.dtype)
+        filled = ops.concatenate([tensor, filler], axis=0)
+        chunks.append(ops.reshape(filled, (num_chunks, size, *tensor.shape[1:])))
+    results = ops.map(lambda chunk: function(*chunk), chunks)
+    return ops.reshape(results, (-1, *results.shape[2:]))[:num_rows]

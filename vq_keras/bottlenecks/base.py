@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from vq_keras.bottlenecks import assignment
 from vq_keras.bottlenecks.codebook import Codebook
 from vq_keras.errors import InputError
 
@@ -95,13 +96,16 @@ class CodebookBottleneck(Bottleneck):
 
     def call(self, latents, mask=None, training=None):
         flat = self._flat(latents)
-        weights = self._weights(latents, mask)
+        weights = self._weights(flat, latents, mask)
+        present = weights[:, None, None] > 0
+        if mask is not None:
+            # The one place where masked latents, which may be no numbers at all, are lost, and their gradients.
+            flat = ops.where(present, flat, 0.0)
         moving = bool(training) and self.trainable
         if moving:
             self.codebook.initialise(ops.stop_gradient(flat), weights)
-        samples, codes = self._assign(ops.stop_gradient(flat), training)
-        if weights is not None:
-            present = weights[:, None, None] > 0
+        samples, codes = self._assign(flat, training)
+        if mask is not None:
             samples, codes = ops.where(present, samples, -1), ops.where(present, codes, -1)
         vectors = self.codebook.lookup(samples)
 
@@ -111,8 +115,6 @@ class CodebookBottleneck(Bottleneck):
         if moving:
             self.codebook.move(ops.stop_gradient(flat), samples, weights)
 
-        if weights is not None:
-            flat = flat * weights[:, None, None]  # No gradient to masked latents.
         quantized = ops.reshape(straight_through(flat, vectors), ops.shape(latents))
         return {
             "quantized": ops.cast(quantized, self.compute_dtype),
@@ -121,6 +123,7 @@ class CodebookBottleneck(Bottleneck):
         }
 
     def compute_output_spec(self, latents, mask=None, training=None):
+        self._check(latents)
         # Said and not traced: Keras traces on JAX with symbolic sizes, which the chunks of rows cannot be cut by.
         # The number of samples is open, because training and evaluation may differ in it.
         codes = latents.shape[:-1]
@@ -130,10 +133,12 @@ class CodebookBottleneck(Bottleneck):
             "samples": keras.KerasTensor((*codes, None), dtype="int32"),
         }
 
+    def compute_mask(self, latents, previous_mask):
+        return {"quantized": previous_mask, "codes": previous_mask, "samples": previous_mask}
+
     def encode(self, latents):
         """The nearest code of each latent, int32 (batch, *positions)."""
-        _, codes = self._assign(self._flat(latents), training=False)
-        return self._like_codes(codes, latents)
+        return self._like_codes(assignment.nearest(self._flat(latents), self.codebook.embeddings), latents)
 
     def sample(self, latents):
         """Codes drawn as in training, int32 (batch, *positions, m)."""
@@ -142,7 +147,7 @@ class CodebookBottleneck(Bottleneck):
 
     def decode(self, codes):
         """The vectors of codes (batch, *positions), in the compute dtype; zero for -1."""
-        return self.decode_samples(codes[..., None])
+        return self.decode_samples(ops.expand_dims(codes, -1))
 
     def decode_samples(self, samples):
         """The mean of the vectors of m codes, (batch, *positions, m) -> (batch, *positions, dim)."""
@@ -154,20 +159,23 @@ class CodebookBottleneck(Bottleneck):
         """(samples (n, num_codebooks, m), codes (n, num_codebooks, 1)) of latents (n, num_codebooks, dim)."""
         raise AttributeError(f"{type(self).__name__} has no rule that assigns codes.")
 
-    def _flat(self, latents):
+    def _check(self, latents):
         if latents.shape[-1] != self.dim:
             raise InputError(f"latents have {latents.shape[-1]} dimensions, but the codes have {self.dim}.")
+
+    def _flat(self, latents):
+        self._check(latents)
         return ops.reshape(ops.cast(latents, "float32"), (-1, self.num_codebooks, self.dim))
 
-    def _weights(self, latents, mask):
+    def _weights(self, flat, latents, mask):
+        """1 for each latent that counts and 0 for each that is masked, float32 (n,)."""
         if mask is None:
-            return None
-        axes = len(latents.shape) - (1 if self.num_codebooks == 1 else 2)
-        if len(mask.shape) != axes:
-            raise InputError(
-                f"the mask has {len(mask.shape)} axes, but latents of shape {tuple(latents.shape)} need {axes}."
-            )
-        return ops.cast(ops.reshape(mask, (-1,)), "float32")
+            return ops.ones(ops.shape(flat)[:1])
+        wanted, given = latents.shape[: -1 if self.num_codebooks == 1 else -2], mask.shape
+        known = [pair for pair in zip(wanted, given, strict=False) if None not in pair]
+        if len(wanted) != len(given) or any(want != have for want, have in known):
+            raise InputError(f"the mask has the shape {tuple(given)}, but these latents need {tuple(wanted)}.")
+        return ops.reshape(ops.cast(ops.cast(mask, "bool"), "float32"), (-1,))
 
     def _like_codes(self, codes, latents):
         return ops.reshape(codes, ops.shape(latents)[:-1])
@@ -176,13 +184,12 @@ class CodebookBottleneck(Bottleneck):
         return ops.reshape(samples, (*ops.shape(latents)[:-1], samples.shape[-1]))
 
     def _distance(self, latents, vectors, weights):
-        """Mean squared difference over the elements of unmasked positions; 0 where all are masked."""
-        if weights is None:
-            return ops.mean(ops.square(latents - vectors))
-        # The latents are replaced, not the squares: the gradient of inf * 0 is not a number.
-        latents = ops.where(weights[:, None, None] > 0, latents, ops.stop_gradient(vectors))
-        squares = ops.sum(ops.square(latents - vectors))
-        return squares / (ops.maximum(ops.sum(weights), 1.0) * self.num_codebooks * self.dim)
+        """Mean squared difference over the elements of unmasked positions, 0 where all are masked.
+
+        At masked positions both the latents and the vectors are zero.
+        """
+        elements = ops.maximum(ops.sum(weights), 1.0) * (self.num_codebooks * self.dim)
+        return ops.sum(ops.square(latents - vectors)) / elements
 
     def get_config(self):
         weights = {"commitment_weight": self.commitment_weight, "codebook_weight": self.codebook_weight}

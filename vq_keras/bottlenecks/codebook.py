@@ -10,6 +10,14 @@ KMEANS_ITERATIONS = 10
 INITIALIZERS = ("samples", "kmeans", "normal")
 
 
+def _mean(function, number):
+    """The mean of function(0) .. function(number - 1), to the last bit their value where they are all equal."""
+    first = function(0)
+    if number == 1:
+        return first
+    return first + sum(function(index) - first for index in range(1, number)) / number
+
+
 class Codebook(keras.layers.Layer):
     r"""Embedding vectors and the statistics that move them.
 
@@ -97,16 +105,16 @@ class Codebook(keras.layers.Layer):
         shape = (self.num_codebooks, self.num_codes, self.dim)
         # float32 without autocast under every policy: in half precision an average with decay 0.99 stops short of
         # its limit. "only_first_replica": the replicas' values are equal, because the sums were reduced before.
-        state = dict(trainable=False, dtype="float32", autocast=False, aggregation="only_first_replica")
+        state = {"trainable": False, "dtype": "float32", "autocast": False, "aggregation": "only_first_replica"}
         normal = keras.initializers.RandomNormal(stddev=1.0, seed=self.seed_generator)
         self.anchors = self.add_weight(shape=shape, initializer=normal, name="embeddings", **state)
         self.counts = self.add_weight(shape=shape[:2], initializer="ones", name="counts", **state)
-        self.initialised = self.add_weight(
-            shape=(), initializer="zeros", name="initialised", **{**state, "dtype": "int32"}
-        )
+        self.initialised = self.add_weight(shape=(), initializer="zeros", name="initialised", **state)
         if self.update == "ema":
-            self.sums = self.add_weight(shape=shape, initializer="zeros", name="sums", **state)
-            self.sums.assign(self.anchors)
+            # Not by assign: a Keras model that is built by its first `fit` loses what is assigned in `build`.
+            self.sums = self.add_weight(
+                shape=shape, initializer=lambda shape, dtype: self.anchors + 0.0, name="sums", **state
+            )
         else:
             self.displacement = self.add_weight(
                 shape=shape, initializer="zeros", name="displacement", dtype="float32", autocast=False
@@ -126,15 +134,16 @@ class Codebook(keras.layers.Layer):
             embeddings: (num_codebooks, num_codes, dim), or (num_codes, dim) for one codebook.
             counts: (num_codebooks, num_codes) or (num_codes,), above zero; 1 for each code where not given.
         """
-        embeddings = ops.reshape(ops.cast(embeddings, "float32"), self.anchors.shape)
-        counts = ops.ones(self.counts.shape) if counts is None else ops.cast(counts, "float32")
-        self._assign(embeddings, ops.reshape(counts, self.counts.shape))
-        self.initialised.assign(1)
+        embeddings = ops.convert_to_tensor(embeddings, "float32")
+        if tuple(embeddings.shape) not in (self.anchors.shape, self.anchors.shape[self.num_codebooks == 1 :]):
+            raise InputError(f"embeddings of shape {tuple(embeddings.shape)} do not fit {self.anchors.shape}.")
+        counts = ops.ones(self.counts.shape) if counts is None else ops.convert_to_tensor(counts, "float32")
+        everywhere = ops.ones(self.counts.shape, "bool")
+        self._place(everywhere, ops.reshape(embeddings, self.anchors.shape), ops.reshape(counts, self.counts.shape))
+        self.initialised.assign(1.0)
 
     def lookup(self, samples):
-        """The mean of the vectors of m codes; zero where a code is negative, a masked position's mark.
-
-        One sample is gathered at a time: the (n, m, dim) tensor would be m times the latents.
+        """The mean of the vectors of m codes; zero for a masked position, where all m codes are -1.
 
         Args:
             samples: int32 (n, num_codebooks, m).
@@ -143,131 +152,107 @@ class Codebook(keras.layers.Layer):
             float32 (n, num_codebooks, dim).
         """
         table = ops.reshape(self.embeddings, (-1, self.dim))
-        num_samples = samples.shape[-1]
-        present = ops.cast(samples >= 0, "float32")
         rows = self._rows(samples)
-        total = 0.0
-        for sample in range(num_samples):
-            total = total + ops.take(table, rows[..., sample], axis=0) * present[..., sample, None]
-        return total / num_samples
+        mean = _mean(lambda sample: ops.take(table, rows[..., sample], axis=0), samples.shape[-1])
+        return ops.where(samples[..., :1] >= 0, mean, 0.0)
 
-    def initialise(self, latents, weights=None):
+    def initialise(self, latents, weights):
         """Places the embeddings on the data, once; does nothing where that was done or is not wanted.
 
         Args:
-            latents: float32 (n, num_codebooks, dim).
-            weights: None, or float32 (n,): 1 for latents that count, 0 for masked ones.
+            latents: float32 (n, num_codebooks, dim), zero where masked.
+            weights: float32 (n,): 1 for latents that count, 0 for masked ones.
         """
         if self.initializer == "normal":
             return
         done = self.initialised > 0
-        chosen = self._choose(latents, weights)
-        if self.initializer == "samples":
-            embeddings, counts = chosen, ops.ones(self.counts.shape)
-        else:
-            embeddings, counts = ops.cond(
-                done,
-                self._state,
-                lambda: self._kmeans(latents, weights, chosen),
-            )
+        embeddings, counts = self._choose(latents, weights), ops.ones(self.counts.shape)
+        if self.initializer == "kmeans":
+            start = embeddings
+            embeddings, counts = ops.cond(done, lambda: (start, counts), lambda: self._kmeans(latents, weights, start))
             embeddings, counts = replicas.from_first(embeddings), replicas.from_first(counts)
         # A batch without one unmasked latent has nothing to start from: the next one will.
-        ready = True if weights is None else ops.sum(replicas.all_reduce_sum(ops.sum(weights))[0]) > 0
-        keep = ops.logical_or(done, ops.logical_not(ready))
-        self._assign(*(ops.where(keep, old, new) for old, new in zip(self._state(), (embeddings, counts), strict=True)))
-        self.initialised.assign(ops.where(keep, ops.convert_to_tensor(self.initialised), 1))
+        ready = replicas.all_reduce_sum(ops.sum(weights))[0] > 0
+        places = ops.logical_and(ready, ops.logical_not(done))
+        self._place(ops.broadcast_to(places, self.counts.shape), embeddings, counts)
+        self.initialised.assign(ops.maximum(self.initialised, ops.cast(places, "float32")))
 
-    def move(self, latents, samples, weights=None):
+    def move(self, latents, samples, weights):
         """The M step: counts, and under EMA sums and embeddings, follow a batch; dead codes restart.
 
         Args:
-            latents: float32 (n, num_codebooks, dim).
+            latents: float32 (n, num_codebooks, dim), zero where masked.
             samples: int32 (n, num_codebooks, m), the codes of each latent, each with weight 1/m.
-            weights: None, or float32 (n,): 1 for latents that count, 0 for masked ones.
+            weights: float32 (n,): 1 for latents that count, 0 for masked ones.
         """
-        batch_counts, batch_sums = self._statistics(latents, samples, weights, with_sums=self.update == "ema")
-        batch_counts, batch_sums = replicas.all_reduce_sum(batch_counts, batch_sums)
+        batch_counts, batch_sums = replicas.all_reduce_sum(*self._statistics(latents, samples, weights))
         counts = self.decay * self.counts + (1 - self.decay) * batch_counts
+        self.counts.assign(counts)
         if self.update == "ema":
             sums = self.decay * self.sums + (1 - self.decay) * batch_sums
             total = ops.sum(counts, axis=-1, keepdims=True)
             smoothed = (counts + self.epsilon) / (total + self.num_codes * self.epsilon) * total
             # Only decay 0 makes a count zero: such a code has no latent to move to, and stays.
-            alive = (counts > 0)[..., None]
-            embeddings = ops.where(alive, sums / ops.where(alive, smoothed[..., None], 1.0), self.embeddings)
-        else:
-            sums, embeddings = None, self.embeddings
+            alive = counts > 0
+            moved = sums / ops.where(alive, smoothed, 1.0)[..., None]
+            self.anchors.assign(ops.where(alive[..., None], moved, self.embeddings))
+            self.sums.assign(sums)
         if self.restart_threshold > 0:
             mean = ops.mean(counts, axis=-1, keepdims=True)
-            dead = counts < self.restart_threshold * mean
-            if weights is not None:
-                # A batch that is masked entirely has no latent to restart from.
-                dead = ops.logical_and(dead, ops.sum(batch_counts) > 0)
-            counts = ops.where(dead, mean, counts)
-            embeddings = ops.where(dead[..., None], self._choose(latents, weights), embeddings)
-            if sums is not None:
-                sums = ops.where(dead[..., None], counts[..., None] * embeddings, sums)
-        self._assign(embeddings, counts, sums)
+            # A batch that is masked entirely has no latent to restart from.
+            dead = ops.logical_and(counts < self.restart_threshold * mean, ops.sum(batch_counts) > 0)
+            self._place(dead, self._choose(latents, weights), mean)
 
-    def _state(self):
-        return self.embeddings, ops.convert_to_tensor(self.counts)
+    def _place(self, places, embeddings, counts):
+        """Puts the codes where `places` (num_codebooks, num_codes) is true; all parts of their state then fit."""
+        rows, sums = places[..., None], counts[..., None] * embeddings
 
-    def _assign(self, embeddings, counts, sums=None):
-        self.counts.assign(counts)
+        def place(variable, where, new):
+            variable.assign(ops.where(where, new, ops.convert_to_tensor(variable)))
+
+        place(self.counts, places, counts)
         if self.update == "ema":
-            self.anchors.assign(embeddings)
-            self.sums.assign(counts[..., None] * embeddings if sums is None else sums)
+            place(self.anchors, rows, embeddings)
+            place(self.sums, rows, sums)
         else:
-            self.anchors.assign(embeddings - self.displacement)
+            place(self.anchors, rows, embeddings - self.displacement)
 
     def _rows(self, samples):
         """Rows of the flattened (num_codebooks * num_codes, dim) table; row 0 for masked positions."""
         offsets = ops.arange(self.num_codebooks, dtype="int32")[:, None] * self.num_codes
         return ops.where(samples >= 0, samples + offsets, 0)
 
-    def _statistics(self, latents, samples, weights, with_sums=True):
-        """Number and sum of the latents assigned to each code."""
-        num_samples = samples.shape[-1]
+    def _statistics(self, latents, samples, weights):
+        """Number and sum of the latents assigned to each code, each sample with the share 1/m."""
         size = self.num_codebooks * self.num_codes
         rows = self._rows(samples)
-        if weights is None:
-            each = ops.ones_like(latents[..., 0]) / num_samples
-            kept = latents
-        else:
-            each = ops.zeros_like(latents[..., 0]) + weights[:, None] / num_samples
-            kept = ops.where(weights[:, None, None] > 0, latents, 0.0)
-        each, kept = ops.reshape(each, (-1,)), ops.reshape(kept, (-1, self.dim)) / num_samples
-        counts, sums = 0.0, 0.0
-        for sample in range(num_samples):
-            ids = ops.reshape(rows[..., sample], (-1,))
-            counts = counts + ops.segment_sum(each, ids, size)
-            if with_sums:
-                sums = sums + ops.segment_sum(kept, ids, size)
-        counts = ops.reshape(counts, (self.num_codebooks, self.num_codes))
-        if with_sums:
-            sums = ops.reshape(sums, (self.num_codebooks, self.num_codes, self.dim))
-        return counts, ops.convert_to_tensor(sums)
+        ones = ops.reshape(ops.broadcast_to(weights[:, None], ops.shape(latents)[:2]), (-1,))
+        latents = ops.reshape(latents, (-1, self.dim))
+
+        def total(values):
+            return _mean(
+                lambda sample: ops.segment_sum(values, ops.reshape(rows[..., sample], (-1,)), size), samples.shape[-1]
+            )
+
+        return ops.reshape(total(ones), self.counts.shape), ops.reshape(total(latents), self.anchors.shape)
 
     def _choose(self, latents, weights):
-        """A latent of the batch for each code, (num_codebooks, num_codes, dim), the same on all replicas.
+        """An unmasked latent of the batch for each code, (num_codebooks, num_codes, dim), the same on all replicas.
 
-        Stratified: code k gets one from the k-th of K equal parts of the batch. So no latent serves two codes where
-        there are enough of them, and where there are fewer codes than K they repeat.
+        Stratified: code k gets one of the k-th of K equal parts of the batch. So no latent serves two codes where
+        there are enough of them, and where there are fewer latents than codes they repeat. Zeros where there are none.
         """
-        shape = (self.num_codebooks, self.num_codes)
-        strata = ops.arange(self.num_codes, dtype="float32")
-        rank = (strata + keras.random.uniform(shape, seed=self.seed_generator)) / self.num_codes
-        num_rows = ops.shape(latents)[0]
-        if weights is None:
-            rows = ops.cast(rank * ops.cast(num_rows, "float32"), "int32")
-        else:
-            ranks = ops.cumsum(ops.cast(weights > 0, "float32"))
-            wanted = ops.reshape(rank * ranks[-1], (-1,))
-            rows = ops.reshape(ops.cast(ops.searchsorted(ranks, wanted, side="right"), "int32"), shape)
-        rows = ops.minimum(rows, num_rows - 1)
-        chosen = [ops.take(latents[:, g], rows[g], axis=0) for g in range(self.num_codebooks)]
-        chosen = ops.transpose(replicas.share_by_row(ops.transpose(ops.stack(chosen), (1, 0, 2))), (1, 0, 2))
-        return chosen
+        number = ops.sum(weights)
+        bounds = ops.floor(ops.arange(self.num_codes + 1, dtype="float32") * (number / self.num_codes))
+        widths = ops.maximum(bounds[1:] - bounds[:-1], 1.0)
+        uniforms = keras.random.uniform(self.counts.shape, seed=self.seed_generator)
+        ranks = ops.reshape(bounds[:-1] + ops.floor(uniforms * widths), (-1,))
+        positions = ops.searchsorted(ops.cumsum(weights), ranks, side="right")
+        positions = ops.reshape(ops.cast(positions, "int32"), self.counts.shape)
+        # A row of zeros at the end, where the search ends if nothing is unmasked.
+        table = ops.reshape(ops.pad(latents, [[0, 1], [0, 0], [0, 0]]), (-1, self.dim))
+        rows = positions * self.num_codebooks + ops.arange(self.num_codebooks, dtype="int32")[:, None]
+        return replicas.share_by_code(ops.take(table, rows, axis=0), number > 0)
 
     def _kmeans(self, latents, weights, start):
         """Lloyd's algorithm from `start`; returns centres and cluster sizes (at least 1)."""
@@ -275,8 +260,7 @@ class Codebook(keras.layers.Layer):
         def step(_, state):
             centres, counts = state
             counts, sums = self._statistics(latents, assignment.nearest(latents, centres), weights)
-            filled = (counts > 0)[..., None]
-            return ops.where(filled, sums / ops.where(filled, counts[..., None], 1.0), centres), counts
+            return ops.where((counts > 0)[..., None], sums / ops.maximum(counts, 1.0)[..., None], centres), counts
 
         centres, counts = ops.fori_loop(0, KMEANS_ITERATIONS, step, (start, ops.ones(self.counts.shape)))
         return centres, ops.maximum(counts, 1.0)

@@ -34,22 +34,25 @@ def all_reduce_sum(*tensors):
     return context.all_reduce(tf.distribute.ReduceOp.SUM, list(tensors))
 
 
-def share_by_row(rows):
-    """Gives every replica the same rows: row k is taken from replica k modulo their number.
+def share_by_code(vectors, available):
+    """Gives every replica the same vectors: each code's comes from one of the replicas that have data, in turn.
 
     Args:
-        rows: tensor (num_rows, ...), other values on each replica.
+        vectors: tensor (num_codebooks, num_codes, dim), other values on each replica.
+        available: bool scalar, whether this replica's vectors are data: its part of a batch can be empty.
 
     Returns:
-        Tensor (num_rows, ...), equal on all replicas.
+        Tensor (num_codebooks, num_codes, dim), equal on all replicas; zeros where no replica has data.
     """
     context = _context()
     if context is None:
-        return rows
-    owner = ops.arange(rows.shape[0]) % context.num_replicas_in_sync
-    mine = owner == context.replica_id_in_sync_group
-    mine = ops.reshape(mine, (-1,) + (1,) * (len(rows.shape) - 1))
-    return all_reduce_sum(ops.where(mine, rows, 0.0))[0]
+        return vectors
+    me = ops.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync, dtype="int32")
+    present = all_reduce_sum(ops.where(available, me, 0))[0]
+    my_turn = ops.sum((ops.cumsum(present) - 1) * me)
+    turns = ops.arange(vectors.shape[1]) % ops.maximum(ops.sum(present), 1)
+    mine = ops.logical_and(available, turns == my_turn)
+    return all_reduce_sum(ops.where(mine[:, None], vectors, 0.0))[0]
 
 
 def from_first(tensor):

@@ -45,7 +45,7 @@ class SoftEM(CodebookBottleneck):
         super().__init__(num_codes, seed=seed, **kwargs)
         if num_samples < 1:
             raise InputError(f"num_samples is {num_samples}; soft EM draws at least 1 code for each latent.")
-        if temperature <= 0:
+        if not temperature > 0:
             raise InputError(f"temperature is {temperature}; give a number above 0.")
         if eval_mode not in ("argmin", "sample"):
             raise InputError(f'eval_mode is {eval_mode!r}; give "argmin" or "sample".')
@@ -58,16 +58,12 @@ class SoftEM(CodebookBottleneck):
 
     def _assign(self, flat, training):
         embeddings = self.codebook.embeddings
-        codes = assignment.nearest(flat, embeddings)
         if not training and self.eval_mode == "argmin":
+            codes = assignment.nearest(flat, embeddings)
             return codes, codes
         shape = (*keras.ops.shape(flat)[:2], self.num_samples)
         uniforms = keras.random.uniform(shape, seed=self.seed_generator)
-        return assignment.drawn(flat, embeddings, uniforms, self.temperature), codes
-
-    def encode(self, latents):
-        """The nearest code of each latent, int32 (batch, *positions), in either `eval_mode`."""
-        return self._like_codes(assignment.nearest(self._flat(latents), self.codebook.embeddings), latents)
+        return assignment.drawn(flat, embeddings, uniforms, self.temperature)
 
     def get_config(self):
         config = {name: getattr(self, name) for name in ("num_samples", "temperature", "eval_mode")}

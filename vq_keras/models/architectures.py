@@ -89,7 +89,8 @@ class Oord2017(Architecture):
     def _residual_blocks(self, x):
         for _ in range(2):
             y = layers.Conv2D(self.hidden_dim, 3, padding="same", activation="relu")(layers.ReLU()(x))
-            x = layers.Add()([x, layers.Conv2D(self.hidden_dim, 1)(y)])
+            # Without a bias: TensorFlow 2.20 tries to fuse one into the sum and prints an error when it cannot.
+            x = layers.Add()([x, layers.Conv2D(self.hidden_dim, 1, use_bias=False)(y)])
         return x
 
 

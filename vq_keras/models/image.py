@@ -141,6 +141,10 @@ class ImageAutoencoder(keras.Model):
             usage.update_state(y_pred["codes"])
         return self.get_metrics_result()
 
+    def get_metrics_result(self):
+        # A latent predictor has an nll_z of its own for training alone, which does not move here.
+        return {**super().get_metrics_result(), **{each.name: each.result() for each in [*self._means, *self._usage]}}
+
     def encode(self, images):
         """The codes of images: integers 0..255 (batch, *image_shape) -> int32 (batch, *code_shape)."""
         return self.bottleneck.encode(self.encoder(images, training=False))

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Column
 from tensorboardX import SummaryWriter
 
 from vq_keras.errors import InputError, TrainingStopped
@@ -86,9 +87,10 @@ class ConsoleProgress(StepCallback):
         if sys.stderr.isatty():
             self._progress = Progress(
                 TextColumn("{task.description}"),
-                BarColumn(bar_width=20),
+                BarColumn(bar_width=10),
                 MofNCompleteColumn(),
-                TextColumn("{task.fields[figures]}"),
+                # On a narrow terminal this one goes on below, so that nothing is cut off.
+                TextColumn("{task.fields[figures]}", table_column=Column(no_wrap=False)),
                 console=Console(stderr=True),
             )
             self._task = self._progress.add_task(self.name, total=self.steps, completed=self.step, figures="")
@@ -109,9 +111,11 @@ class ConsoleProgress(StepCallback):
             print(f"{self.name}  {self.step}/{self.steps}  {self._figures(logs or {})}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        if self._progress:
-            self._progress.stop()
-            self._progress = None
+        # Steps that were under way when training failed may still report, in other threads.
+        with self.lock:
+            if self._progress:
+                self._progress.stop()
+                self._progress = None
 
     def _figures(self, logs: Mapping[str, float]) -> str:
         figures = [f"{name} {logs[name]:.4g}" for name in self.columns if name in logs]
@@ -119,7 +123,7 @@ class ConsoleProgress(StepCallback):
         if rate:
             left = round((self.steps - self.step) / rate)
             figures += [
-                f"{rate * self.batch_size:.4g} images/s",
+                f"{rate * self.batch_size:.0f} images/s",
                 f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left",
             ]
         return "  ".join(figures)
@@ -157,13 +161,15 @@ class TensorBoardLog(StepCallback):
         self._writer: SummaryWriter | None = None
 
     def on_train_begin(self, logs=None):
-        self._writer = SummaryWriter(str(self.directory), purge_step=self.step + 1)
+        # The suffix tells apart the files of two runs that started within one second.
+        self._writer = SummaryWriter(
+            str(self.directory), purge_step=self.step + 1, filename_suffix=f".from-step-{self.step}"
+        )
 
     def on_epoch_end(self, epoch, logs=None):
         for name, value in (logs or {}).items():
             self._writer.add_scalar(name, value, self.step)
-        rate = keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)
-        self._writer.add_scalar("learning_rate", float(rate), self.step)
+        self._writer.add_scalar("learning_rate", float(self.model.optimizer.learning_rate), self.step)
         if self.images and self.step // self.image_steps > self._interval_start // self.image_steps:
             for name, picture in self.images().items():
                 self._writer.add_image(name, picture, self.step, dataformats="HWC")

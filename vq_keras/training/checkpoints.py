@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 
 import keras
@@ -153,12 +154,15 @@ def _variables(model: keras.Model) -> list[keras.Variable]:
     if optimizer is None or not model.built:
         raise InputError(f"The model {model.name!r} must be built and compiled before it has a state to save.")
     if not optimizer.built:
-        optimizer.build(model.trainable_variables)
+        # Under tf.distribute an optimizer's variables must be made in the scope that the model's were made in.
+        strategy = getattr(model, "distribute_strategy", None)
+        with strategy.scope() if strategy else nullcontext():
+            optimizer.build(model.trainable_variables)
     return [*model.variables, *optimizer.variables]
 
 
 def _to_array(variable: keras.Variable) -> np.ndarray:
-    array = np.asarray(keras.ops.convert_to_numpy(variable.value))
+    array = np.asarray(variable)
     # NumPy's files do not know bfloat16 and its like ("V"); float32 holds each of their values exactly.
     return array.astype("float32") if array.dtype.kind == "V" else array
 

@@ -1,0 +1,126 @@
+"""Exports: signatures equal the Keras model, a server would run them, and a refused one leaves nothing."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from export import export_image
+from vq_keras import saved_model
+from vq_keras.bottlenecks import VectorQuantizer
+from vq_keras.errors import InputError
+from vq_keras.models.image import ImageAutoencoder
+from vq_keras.priors import ImageTransformer
+from vq_keras.training import runs
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow writes SavedModels")
+IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype="uint8")
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(0)
+    folder = tmp_path_factory.mktemp("export")
+    predictor = ImageTransformer((2, 2, 10), 16, 1, 2, 16, 2, 16, 8, dropout=0.0)
+    model = ImageAutoencoder(VectorQuantizer(16, seed=0), (8, 8, 3), latent_predictor=predictor)
+    model.compile("adam")
+    model.fit({"images": IMAGES}, epochs=2, verbose=0)
+    runs.claim(folder / "run", {})
+    runs.save_model(model, folder / "run")
+    assert export_image.main([str(folder / "run"), str(folder / "out")]) == 0
+    return model, folder / "out", tf.saved_model.load(str(folder / "out" / "1")).signatures
+
+
+def test_signatures_equal_the_model(exported):
+    model, _, signatures = exported
+    codes = keras.ops.convert_to_numpy(model.encode(IMAGES))
+    np.testing.assert_array_equal(signatures["encode"](images=IMAGES)["codes"], codes)
+    images = keras.ops.convert_to_numpy(model.reconstruct(IMAGES))
+    np.testing.assert_array_equal(signatures["reconstruct"](images=IMAGES)["images"], images)
+    np.testing.assert_array_equal(signatures["serving_default"](images=IMAGES)["images"], images)
+    np.testing.assert_array_equal(signatures["decode"](codes=codes)["images"], images)
+
+
+def test_score_is_the_strict_bits_per_dim_of_each_image(exported):
+    model, _, signatures = exported
+    outputs = model.predict({"images": IMAGES}, verbose=0)
+    expected = (outputs["nll_x"] * 192 + outputs["nll_z"] * 40) / 192 / np.log(2)
+    score = signatures["score"](images=IMAGES)
+    # float32 sums over 192 sub-pixels in another order.
+    np.testing.assert_allclose(score["bits_per_dim"], expected, rtol=1e-5)
+    parts = score["bits_per_dim_reconstruction"] + score["bits_per_dim_codes"]
+    np.testing.assert_allclose(score["bits_per_dim"], parts, rtol=1e-5)
+
+
+def test_a_sample_depends_on_its_own_seed_alone(exported):
+    _, _, signatures = exported
+
+    def codes(seeds, temperature=1.0):
+        temperatures = np.full(len(seeds), temperature, "float32")
+        return signatures["predict_latents"](seed=np.array(seeds, "int32"), temperature=temperatures)["codes"].numpy()
+
+    together = codes([1, 2, 3])
+    assert together.shape == (3, 2, 2, 10)
+    np.testing.assert_array_equal(together[1:2], codes([2]))
+    assert (together[0] != together[1]).any()
+    # At temperature 0 the seed decides nothing.
+    np.testing.assert_array_equal(codes([4], 0.0), codes([5], 0.0))
+
+
+def test_versions_count_up_and_the_weights_are_there_once(exported):
+    model, out, _ = exported
+    second = saved_model.write(out, {"encode": export_image.signatures(model)["encode"]})
+    assert second.name == "2"
+    assert sorted(path.name for path in out.iterdir()) == ["1", "2"]
+    size = sum(path.stat().st_size for path in (out / "1" / "variables").iterdir())
+    # Names and checksums of the variables come on top of their 4 bytes a weight.
+    assert size < 1.05 * 4 * model.count_params() + 20_000
+
+
+@pytest.mark.slow
+def test_the_check_runs_every_signature_with_xla_switched_off(exported):
+    _, out, _ = exported
+    command = [sys.executable, "-m", "vq_keras.serving_check", str(out / "1")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout.strip()) == (0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["slice_update", "jit_compile", "py_function", "scalar", "ragged"])
+def test_what_a_server_would_refuse_is_not_kept(tmp_path, kind):
+    import tensorflow as tf
+
+    variable = keras.Variable(np.ones((4,), "float32"))  # A SavedModel without any is not what is tested here.
+
+    def function(x):
+        x = x + variable
+        if kind == "slice_update":
+            return {"y": keras.ops.slice_update(x, (0, 0), x[:1, :2])}
+        if kind == "jit_compile":
+            return {"y": tf.function(lambda x: x * 2, jit_compile=True)(x)}
+        if kind == "py_function":
+            return {"y": tf.ensure_shape(tf.numpy_function(lambda x: x, [x], tf.float32), (None, 4))}
+        if kind == "scalar":
+            return {"y": tf.reduce_sum(x)}
+        return {"y": tf.RaggedTensor.from_tensor(x)}
+
+    signature = saved_model.Signature(function, {"x": ((None, 4), "float32")})
+    with pytest.raises(InputError, match="TF Serving would not run this export"):
+        saved_model.write(tmp_path / "out", {"f": signature})
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_errors_are_one_sentence(tmp_path, capsys):
+    assert export_image.main([str(tmp_path), str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path} is not a run directory: it has no config.json.\n"
+    runs.claim(tmp_path / "run", {})
+    assert export_image.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 2
+    assert "let its training end first" in capsys.readouterr().err
+    (tmp_path / "run" / "model.keras").write_bytes(b"no zip file")
+    assert export_image.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 2
+    assert "cannot be read" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
