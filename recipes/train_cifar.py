@@ -28,7 +28,7 @@ class Sizes:
 
 # oord2017: Adam at 2e-4, 512 codes, the prior afterwards. roy2018: 256 codes, a joint predictor of 6 layers.
 SIZES = {
-    "small": Sizes(256, 2e-3, "joint", 3, 64, 4, 64, 0.0),
+    "small": Sizes(256, 2e-3, "joint", 3, 64, 2, 64, 0.0),
     "oord2017": Sizes(512, 2e-4, "after", 6, 512, 8, 256, 0.1),
     "roy2018": Sizes(256, 5e-4, "joint", 6, 512, 8, 256, 0.1),
 }
@@ -52,8 +52,8 @@ class Config:
     folder (image files), npz (arrays written by python -m vq_keras.data)."""
     data_dir: str | None = None
     """Where they are: a TFDS data directory, a folder of images, or an .npz file."""
-    image_size: int = 32
-    """Height and width of the images of photos and folder, in pixels."""
+    image_size: int | None = None
+    """Height and width that the images of photos and folder are brought to, in pixels; 32 where not given."""
     run_dir: Path | None = None
     """The run's folder; runs/DATASET-ARCHITECTURE-BOTTLENECK where not given."""
 
@@ -127,7 +127,7 @@ def resolve(config):
     for name, known in CHOICES.items():
         if getattr(config, name) not in known:
             raise InputError(f"--{name} is {getattr(config, name)!r}; give one of {', '.join(known)}.")
-    for name in ("steps", "predictor_steps", "batch_size", "interval", "image_size"):
+    for name in ("steps", "predictor_steps", "batch_size", "interval"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}; give 1 or more.")
     return config
@@ -195,6 +195,8 @@ def make_optimizer(config, steps):
 
 def train(config, model, data):
     """The autoencoder, and the predictor with it or after it; returns the model with its predictor."""
+    import keras
+
     from vq_keras import plots
     from vq_keras.data.batches import training_batches
     from vq_keras.training.callbacks import ConsoleProgress, StopOnFailure, TensorBoardLog
@@ -223,9 +225,11 @@ def train(config, model, data):
     if config.predictor != "after":
         return model
 
+    encode = keras.Model(model.encoder.input, model.bottleneck(model.encoder.output)["codes"])
+
     def codes(start_step):
         for batch in batches(start_step):
-            yield (model.predict_on_batch(batch)["codes"].reshape(config.batch_size, -1, 1),)
+            yield (encode.predict_on_batch(batch["images"]).reshape(config.batch_size, -1, 1),)
 
     predictor = make_predictor(config, data.image_shape)
     predictor.compile(optimizer=make_optimizer(config, config.predictor_steps))

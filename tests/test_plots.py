@@ -31,10 +31,8 @@ def test_every_image_is_in_its_place(count, columns, scale, height, width, chann
     assert grid.dtype == np.uint8
     expected = np.full(grid.shape, 255)
     for index, image in enumerate(images):
-        for y in range(scale * height):
-            for x in range(scale * width):
-                place = index // columns * high + 2 + y, index % columns * wide + 2 + x
-                expected[place] = image[y // scale, x // scale]
+        y, x = index // columns * high + 2, index % columns * wide + 2
+        expected[y : y + scale * height, x : x + scale * width] = np.kron(image, np.ones((scale, scale, 1)))
     np.testing.assert_array_equal(grid, expected)
 
 

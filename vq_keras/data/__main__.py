@@ -7,6 +7,7 @@ import dataclasses
 import pathlib
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import tyro
 
@@ -18,7 +19,7 @@ from vq_keras.errors import InputError
 class Arguments:
     """Writes a set of images as the uint8 arrays "train" and "test" of one .npz file."""
 
-    source: tyro.conf.Positional[str]
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
     """cifar10, photos, folder or npz."""
     out: pathlib.Path
     """The .npz file to write."""
@@ -44,11 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    height, width, channels = data.image_shape
-    print(
-        f"{arguments.out}: {len(data.train):,} train and {len(data.test):,} test images of {height}x{width}x{channels}, "
-        f"{arguments.out.stat().st_size / 1e6:.1f} MB"
-    )
+    shape = "x".join(map(str, data.image_shape))
+    megabytes = arguments.out.stat().st_size / 1e6
+    counts = f"{len(data.train):,} train and {len(data.test):,} test images"
+    print(f"{arguments.out}: {counts} of {shape}, {megabytes:.1f} MB")
     return 0
 
 

@@ -41,12 +41,14 @@ def read(path: str | os.PathLike) -> ImageData:
     path = pathlib.Path(path)
     if not path.is_file():
         raise InputError(f"There is no file {path}; `python -m vq_keras.data photos --out {path}` writes one.")
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path} is damaged or is no .npz file.")
     try:
         with np.load(path, allow_pickle=False) as file:
             missing = {"train", "test"} - set(file.files)
             arrays = None if missing else (file["train"], file["test"])
-    # numpy and zipfile tell a file that is cut short, overwritten or of another kind in all these ways.
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
+    # Where the damage lies decides which of these it is.
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is damaged or is no .npz file ({error}).") from error
     if arrays is None:
         raise InputError(f"{path} lacks the array {' and '.join(map(repr, sorted(missing)))}.")

@@ -184,7 +184,7 @@ class TensorBoardLog(StepCallback):
 class StopOnFailure(StepCallback):
     """Ends training with one sentence when the loss is not finite or the codebook has collapsed.
 
-    The loss is looked at after each step. The codebook is looked at by its "codes_in_use" after each interval: fewer
+    The loss is looked at after each step; on JAX the sentence may name one of the next steps, which were under way. The codebook is looked at by its "codes_in_use" after each interval: fewer
     than 2 codes, or than 2 % of them, is a collapse. A collapsed codebook keeps one to three codes and does not
     recover, as all gradients and statistics go through those; one that is merely badly used, from a poor
     initialisation, keeps some 4 % or more. At 2 % of 512 codes a latent carries at most 3.3 of its 9 bits.
@@ -212,7 +212,7 @@ class StopOnFailure(StepCallback):
         loss = logs["loss"]
         if not math.isfinite(loss):
             raise TrainingStopped(
-                f"The loss is {loss} at step {self.step_of(batch)}: "
+                f"The loss is {loss} by step {self.step_of(batch)}: "
                 "try a lower learning rate, a longer warm-up or gradient clipping, or look for damaged data."
             )
 

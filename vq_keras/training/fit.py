@@ -77,7 +77,7 @@ def fit(
         ...         rng = np.random.default_rng(start)
         ...         yield rng.normal(size=(8, 2)), np.ones((8, 1))
         ...         start += 1
-        >>> history = fit(model, batches, steps=25, run_dir="/tmp/vq_keras_example", interval=10)
+        >>> history = fit(model, batches, steps=25, run_dir="/tmp/vq_keras_example/run", interval=10)
         >>> [row["step"] for row in history]
         [10, 20, 25]
     """
