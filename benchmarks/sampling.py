@@ -135,7 +135,7 @@ def table(results: dict) -> rich.table.Table:
         f"{results['share_of_equal_codes']:.1%} equal."
         + (f" Without cache: {results['uncached_codes_measured']} codes timed, extrapolated." if extrapolated else ""),
     )
-    for column in ("loop", "seconds", "ms a code", "codes/s", "forward passes a code", "positions a code", "ratio"):
+    for column in ("loop", "seconds", "ms a code", "codes/s", "passes a code", "positions a code", "ratio"):
         out.add_column(column, justify="left" if column == "loop" else "right")
     for name, label in (("cached", "cached"), ("uncached", "without cache")):
         seconds = results[f"{name}_seconds"]

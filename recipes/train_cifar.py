@@ -107,7 +107,6 @@ class Config:
     """Steps from one row of history and checkpoint to the next."""
 
 
-
 def resolve(config):
     """The configuration with everything filled in that depends on other choices.
 
@@ -208,7 +207,6 @@ def train(config, model, data):
     def pictures():
         return {"reconstructions": reconstructions(model, data.test[:16])}
 
-    model.compile(optimizer=make_optimizer(config, config.steps))
     history = fit(
         model,
         batches,
@@ -293,11 +291,16 @@ def run(config):
     from vq_keras.training.fit import make_deterministic
 
     data = images.load(config.dataset, config.data_dir, config.image_size)
-    decisive = {name: value for name, value in dataclasses.asdict(config).items() if name not in ("run_dir", "data_dir")}
-    runs.claim(config.run_dir, {**decisive, "backend": keras.backend.backend()})
     keras.config.set_dtype_policy(config.precision)
     make_deterministic(config.seed)
-    model = train(config, make_model(config, data.image_shape, bottleneck), data)
+    model = make_model(config, data.image_shape, bottleneck)
+    model.compile(optimizer=make_optimizer(config, config.steps))
+    # The folder is made when nothing is left that could be wrong with the configuration.
+    decisive = {
+        name: value for name, value in dataclasses.asdict(config).items() if name not in ("run_dir", "data_dir")
+    }
+    runs.claim(config.run_dir, {**decisive, "backend": keras.backend.backend()})
+    model = train(config, model, data)
     runs.save_model(model, config.run_dir)
     report(config, model, data)
 

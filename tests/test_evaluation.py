@@ -154,6 +154,7 @@ def test_every_figure_equals_numpy(soft, predictor):
     assert result["codes_in_use"] == len(shares) and result["usage"] == len(shares) / NUM_CODES
     assert result["largest_share"] == pytest.approx(shares.max(), rel=1e-6)
     assert result["num_images"] == 11
+    assert {type(value) for value in result.values()} == {int, float}
     assert set(result) == set(evaluation.LABELS) - {"unigram_bits_per_dim", "unigram_bits_per_dim_codes"}
 
 

@@ -63,9 +63,12 @@ def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) 
         InputError: if there are no images, or if they or `unigram` do not have the shape that the model needs.
 
     Example:
-        >>> prior = fit_unigram(model, [{"images": train_images}])
-        >>> evaluate(model, [{"images": test_images}], prior)["strict_bits_per_dim"]
-        4.83
+        >>> from vq_keras import bottlenecks
+        >>> from vq_keras.models.image import ImageAutoencoder
+        >>> model = ImageAutoencoder(bottlenecks.VectorQuantizer(num_codes=256), image_shape=(8, 8, 3))
+        >>> batches = [{"images": np.zeros((4, 8, 8, 3), "uint8")}]
+        >>> round(evaluate(model, batches, fit_unigram(model, batches))["strict_bits_per_dim_codes"], 4)  # 40 x 8 / 192
+        1.6667
     """
     num_dims, num_codes = math.prod(model.image_shape), math.prod(model.code_shape)
     num_ids, num_codebooks = model.bottleneck.num_codes, model.bottleneck.num_codebooks
@@ -97,7 +100,7 @@ def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) 
 
     if num_images == 0:
         raise InputError("there are no images to evaluate; give at least one.")
-    means = {name: total / num_images for name, total in sums.items()}
+    means = {name: float(total) / num_images for name, total in sums.items()}
 
     def bits(nats_x, nats_z):
         return bits_per_dim(nats_x / num_dims, nats_z / num_codes, num_dims, num_codes)
@@ -142,7 +145,11 @@ def fit_unigram(model, train_batches: Iterable[dict]) -> np.ndarray:
         InputError: if there are no images or they do not have the model's shape.
 
     Example:
-        >>> numpy.exp(fit_unigram(model, [{"images": train_images}])).sum(axis=1)  # ones
+        >>> from vq_keras import bottlenecks
+        >>> from vq_keras.models.image import ImageAutoencoder
+        >>> model = ImageAutoencoder(bottlenecks.VectorQuantizer(num_codes=16), image_shape=(8, 8, 3))
+        >>> fit_unigram(model, [{"images": np.zeros((4, 8, 8, 3), "uint8")}]).shape
+        (40, 16)
     """
     num_codes, num_ids = math.prod(model.code_shape), model.bottleneck.num_codes
     counts = np.zeros(num_codes * num_ids, "int64")
@@ -216,7 +223,7 @@ def table(metrics: dict[str, float]) -> Table:
     """The figures of `evaluate` as a table for the terminal, those that are there, in the order of `LABELS`.
 
     Example:
-        >>> rich.print(table({"psnr": 24.5, "num_images": 1017}))
+        >>> rows = table({"psnr": 24.5, "num_images": 1017})  # Print it with `rich.print(rows)`.
     """
     result = Table("figure", "value")
     result.columns[1].justify = "right"

@@ -46,7 +46,9 @@ def psnr(images, reconstructions):
         float32 (batch,).
 
     Example:
-        >>> psnr(keras.ops.zeros((1, 2, 2, 3), "uint8"), keras.ops.full((1, 2, 2, 3), 51, "uint8"))  # [13.98]
+        >>> decibels = psnr(keras.ops.zeros((1, 2, 2, 3), "uint8"), keras.ops.full((1, 2, 2, 3), 51, "uint8"))
+        >>> round(float(decibels[0]), 2)
+        13.98
     """
     squares = ops.square(ops.cast(images, "float32") - ops.cast(reconstructions, "float32"))
     floor = 1.0 / math.prod(images.shape[1:])

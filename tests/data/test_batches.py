@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import pytest
 
-from vq_keras.data import test_batches, training_batches, training_order
+from vq_keras.data import batches, test_batches, training_batches, training_order
 from vq_keras.errors import InputError
 
 on_tensorflow = keras.backend.backend() == "tensorflow"
@@ -30,8 +30,8 @@ def numbered_images(number):
     return images
 
 
-def take(batches, number=None):
-    return [np.asarray(batch["images"]) for batch in itertools.islice(batches, number)]
+def take(pipeline, number=None):
+    return [np.asarray(batch["images"]) for batch in itertools.islice(pipeline, number)]
 
 
 @pytest.mark.parametrize("num_images, batch_size", [(12, 4), (13, 4), (3, 8), (1, 1)])
@@ -59,12 +59,15 @@ def test_a_later_start_gives_the_rest_of_the_same_order(num_images, batch_size, 
         np.testing.assert_array_equal(got_flips, expected_flips)
 
 
-def test_a_late_start_draws_one_epoch_only(monkeypatch):
+def test_each_epoch_is_drawn_once_and_no_earlier_one(monkeypatch):
     seeds = []
     default_rng = np.random.default_rng
+    batches._epoch.cache_clear()
     monkeypatch.setattr(np.random, "default_rng", lambda seed: seeds.append(seed) or default_rng(seed))
-    next(training_order(num_images=1000, batch_size=10, seed=5, start_step=10**9))
-    assert seeds == [[5, 10**7]]
+    steps = training_order(num_images=1000, batch_size=10, seed=5, start_step=10**9 + 90)
+    for _ in range(15):
+        next(steps)
+    assert seeds == [[5, 10**7], [5, 10**7 + 1]]
 
 
 def test_seeds_and_epochs_differ():
@@ -88,8 +91,8 @@ def test_training_batches_are_the_images_in_that_order(flip, start_step):
     """On each backend the batches equal one expectation, so they equal each other."""
     images = numbered_images(50)
     indices, flips = expected_order(50, 8, seed=2, num_steps=start_step + 15)
-    batches = take(training_batches(images, 8, seed=2, start_step=start_step, flip=flip), 15)
-    for batch, step_indices, step_flips in zip(batches, indices[start_step:], flips[start_step:], strict=True):
+    got = take(training_batches(images, 8, seed=2, start_step=start_step, flip=flip), 15)
+    for batch, step_indices, step_flips in zip(got, indices[start_step:], flips[start_step:], strict=True):
         expected = [
             np.fliplr(images[index]) if flip and mirrored else images[index]
             for index, mirrored in zip(step_indices, step_flips, strict=True)
@@ -106,9 +109,11 @@ def test_a_batch_may_be_larger_than_the_data():
 
 def test_test_batches_hold_every_image_once_in_order():
     images = numbered_images(11)
-    batches = take(test_batches(images, 4))
-    assert [len(batch) for batch in batches] == [4, 4, 3]
-    np.testing.assert_array_equal(np.concatenate(batches), images)
+    pipeline = test_batches(images, 4)
+    for _ in range(2):
+        got = take(pipeline)
+        assert [len(batch) for batch in got] == [4, 4, 3]
+        np.testing.assert_array_equal(np.concatenate(got), images)
 
 
 @pytest.mark.skipif(not on_tensorflow, reason="tf.data pipelines run on the TensorFlow backend")
@@ -135,12 +140,17 @@ class Recorder(keras.Model):
         return keras.ops.mean(y_pred)
 
 
-def test_fit_goes_on_in_the_order_across_its_epochs():
+@pytest.mark.filterwarnings("error:.*ran out of data")
+def test_keras_takes_them_and_its_epochs_go_on_in_the_order():
     model = Recorder()
     model.compile("sgd", run_eagerly=True)
-    model.fit(training_batches(numbered_images(10), 4, seed=1), steps_per_epoch=3, epochs=4, verbose=0)
+    model.fit(training_batches(numbered_images(10), 4, seed=1), steps_per_epoch=3, epochs=4, shuffle=False, verbose=0)
     indices, _ = expected_order(10, 4, seed=1, num_steps=12)
     np.testing.assert_array_equal(np.concatenate(model.seen[-12:]), indices.ravel())
+
+    model.seen.clear()
+    model.evaluate(test_batches(numbered_images(10), 4), verbose=0)
+    np.testing.assert_array_equal(np.concatenate(model.seen), np.arange(10))
 
 
 def test_images_are_neither_copied_nor_put_into_a_graph(tmp_path):

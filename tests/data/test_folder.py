@@ -51,10 +51,10 @@ def test_images_are_cut_to_their_centre_and_resized(tmp_path):
     save(tmp_path / "test" / "small.png", plain(7, size=(3, 5)))
     data = load("folder", tmp_path, image_size=16)
     assert data.train.shape == (2, 16, 16, 3)
-    # Antialiasing makes 150 of the rows. Without it one of the rows would be left. (At the edges the filter's window
-    # ends within a pair of rows.)
+    # Antialiasing makes 150 of the rows; without it 100 or 200 would be left. At the outer pixels the filter sees a
+    # little of the ends, or half a pair of rows.
     np.testing.assert_allclose(data.train[:, 2:-2, 2:-2], np.broadcast_to([0, 150, 0], (2, 12, 12, 3)), atol=1)
-    assert (data.train[..., [0, 2]] == 0).all()
+    assert data.train[..., [0, 2]].max() < 30
     assert (data.test == 7).all()
 
 

@@ -219,7 +219,7 @@ def test_the_graph_of_generate_has_no_xla_operation():
 
 
 def test_keras_file_round_trip_is_bit_equal(tmp_path):
-    predictor = make(num_codebooks=3, dropout=0.2)
+    predictor = make(num_layers=1, num_codebooks=3, dropout=0.2)
     predictor.compile(keras.optimizers.Adam(1e-2))
     samples = random_samples(8, 60, 2)
     predictor.fit(samples, epochs=1, verbose=0)
@@ -234,7 +234,7 @@ def test_keras_file_round_trip_is_bit_equal(tmp_path):
 
 
 def test_fit_learns_a_deterministic_sequence():
-    predictor = make((2, 3, 2), block_length=3, dropout=0.0)
+    predictor = make((2, 3, 2), num_layers=1, block_length=3, dropout=0.0)
     predictor.compile(keras.optimizers.Adam(1e-2))
     # Each code is the one before it plus three; only the first is a free choice of two.
     first = np.random.default_rng(0).integers(0, 2, (256, 1))
@@ -261,7 +261,7 @@ def test_nll_z_weighs_batches_by_their_codes():
 
 
 def test_trains_as_a_part_of_another_model():
-    predictor = make((2, 3, 2), dropout=0.1)
+    predictor = make((2, 3, 2), num_layers=1, dropout=0.1)
     inputs = keras.Input((12, 1), dtype="int32")
     model = keras.Model(inputs, keras.layers.Softmax()(predictor(inputs)))
     model.compile(keras.optimizers.Adam(1e-2), loss="sparse_categorical_crossentropy")

@@ -17,7 +17,18 @@ from recipes import evaluate_images, train_cifar
 from vq_keras.training import runs
 
 RECIPE = Path(train_cifar.__file__)
-FAST = ["--batch-size", "8", "--num-codes", "16", "--predictor-layers", "1", "--predictor-dim", "8", "--warmup-steps", "2"]
+FAST = [
+    "--batch-size",
+    "8",
+    "--num-codes",
+    "16",
+    "--predictor-layers",
+    "1",
+    "--predictor-dim",
+    "8",
+    "--warmup-steps",
+    "2",
+]
 
 
 @pytest.fixture
@@ -118,7 +129,9 @@ def test_a_run_killed_at_any_moment_ends_with_the_same_weights(tmp_path, arrays)
 
     def start(run_dir):
         arguments = [sys.executable, str(RECIPE), *command(arrays, run_dir, *options)]
-        return subprocess.Popen(arguments, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+        return subprocess.Popen(
+            arguments, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+        )
 
     whole = start(tmp_path / "whole")
     assert whole.wait() == 0, whole.stderr.read()

@@ -2,6 +2,6 @@
 
 from vq_keras.data.batches import test_batches, training_batches, training_order
 from vq_keras.data.image_data import ImageData
-from vq_keras.data.images import load, names
+from vq_keras.data.images import load
 
-__all__ = ["ImageData", "load", "names", "test_batches", "training_batches", "training_order"]
+__all__ = ["ImageData", "load", "test_batches", "training_batches", "training_order"]

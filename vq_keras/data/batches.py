@@ -4,6 +4,8 @@ The order is decided in one place, in numpy, so that training sees the same imag
 backend, and a run that is continued sees what it would have seen without the break.
 """
 
+import functools
+import itertools
 from collections.abc import Callable, Iterator
 
 import keras
@@ -12,7 +14,8 @@ import numpy as np
 from vq_keras.errors import InputError
 
 # Batches made ready ahead of the step: enough to hide a new epoch's shuffle, and under 4 MB at batch 128 of CIFAR-10.
-# (A fixed number, because a buffer that tf.data tunes may still be filling, in Python, while the program ends.)
+# (A fixed number, because a buffer that tf.data tunes may still be filling, in Python, while the program ends, and
+# then the program hangs.)
 _PREFETCH = 8
 
 
@@ -44,21 +47,23 @@ def training_order(
         ((4,), 'bool')
     """
     _check(num_images=(num_images, 1), batch_size=(batch_size, 1), seed=(seed, 0), start_step=(start_step, 0))
-    return _steps(num_images, batch_size, seed, start_step)
+    return (_step(num_images, batch_size, seed, step) for step in itertools.count(start_step))
 
 
-def _steps(num_images: int, batch_size: int, seed: int, start_step: int):
-    epoch, skipped = divmod(start_step * batch_size, num_images)
-    indices, flips = (part[skipped:] for part in _epoch(num_images, seed, epoch))
-    while True:
-        while len(indices) < batch_size:
-            epoch += 1
-            following = _epoch(num_images, seed, epoch)
-            indices, flips = (np.concatenate(parts) for parts in zip((indices, flips), following, strict=True))
-        yield indices[:batch_size], flips[:batch_size]
-        indices, flips = indices[batch_size:], flips[batch_size:]
+def _step(num_images: int, batch_size: int, seed: int, step: int) -> tuple[np.ndarray, np.ndarray]:
+    start = step * batch_size
+    stop = start + batch_size
+    parts = []
+    for epoch in range(start // num_images, (stop - 1) // num_images + 1):
+        within = slice(max(0, start - epoch * num_images), stop - epoch * num_images)
+        indices, flips = _epoch(num_images, seed, epoch)
+        parts.append((indices[within], flips[within]))
+    indices, flips = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return indices, flips
 
 
+# A step needs the epoch it is in, and at its end the next one too.
+@functools.lru_cache(maxsize=2)
 def _epoch(num_images: int, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng([seed, epoch])
     return random.permutation(num_images), random.random(num_images) < 0.5
@@ -77,9 +82,9 @@ def training_batches(images: np.ndarray, batch_size: int, seed: int, start_step:
         flip: whether half of the images, by the seed, are mirrored left to right.
 
     Returns:
-        On the TensorFlow backend a `tf.data.Dataset` that prefetches, else a generator; both give the same
-        {"images": uint8 (batch_size, height, width, channels)}. Give `fit` its `steps_per_epoch`: the data has no
-        end.
+        On the TensorFlow backend a `tf.data.Dataset` that prefetches, else a `keras.utils.PyDataset`. Both iterate
+        to the same {"images": uint8 (batch_size, height, width, channels)}, and Keras's `fit` takes both, with
+        `steps_per_epoch`: its epochs go on where the one before ended.
 
     Raises:
         InputError: the images are not as described or there are none, or a number is out of range.
@@ -87,20 +92,20 @@ def training_batches(images: np.ndarray, batch_size: int, seed: int, start_step:
     Example:
         >>> import numpy as np
         >>> batches = training_batches(np.zeros((100, 32, 32, 3), "uint8"), batch_size=8, seed=0)
-        >>> next(iter(batches))["images"].shape
-        TensorShape([8, 32, 32, 3])
+        >>> tuple(next(iter(batches))["images"].shape)
+        (8, 32, 32, 3)
     """
     _check_images(images)
     _check(batch_size=(batch_size, 1), seed=(seed, 0), start_step=(start_step, 0))
 
-    def batches():
-        for indices, flips in training_order(len(images), batch_size, seed, start_step):
-            batch = images[indices]
-            if flip:
-                batch[flips] = batch[flips, :, ::-1]
-            yield {"images": batch}
+    def batch(index):
+        indices, flips = _step(len(images), batch_size, seed, start_step + index)
+        chosen = images[indices]
+        if flip:
+            chosen[flips] = chosen[flips, :, ::-1]
+        return {"images": chosen}
 
-    return _pipeline(batches, (batch_size, *images.shape[1:]))
+    return _pipeline(batch, None, (batch_size, *images.shape[1:]))
 
 
 def test_batches(images: np.ndarray, batch_size: int):
@@ -111,7 +116,7 @@ def test_batches(images: np.ndarray, batch_size: int):
         batch_size: images a batch, but for the last.
 
     Returns:
-        As `training_batches`, but finite. The generator of the other backends is good for one pass.
+        As `training_batches`, but finite.
 
     Raises:
         InputError: the images are not as described or there are none, or `batch_size` is below 1.
@@ -124,24 +129,45 @@ def test_batches(images: np.ndarray, batch_size: int):
     _check_images(images)
     _check(batch_size=(batch_size, 1))
 
-    def batches():
-        for start in range(0, len(images), batch_size):
-            yield {"images": images[start : start + batch_size]}
+    def batch(index):
+        return {"images": images[index * batch_size : (index + 1) * batch_size]}
 
-    return _pipeline(batches, (None, *images.shape[1:]))
+    return _pipeline(batch, -(-len(images) // batch_size), (None, *images.shape[1:]))
 
 
 # pytest takes functions whose names begin like this one's for tests wherever a test imports it.
 test_batches.__test__ = False
 
 
-def _pipeline(batches: Callable, shape: tuple):
+def _pipeline(batch: Callable[[int], dict], num_batches: int | None, shape: tuple):
+    """`batch(0)`, `batch(1)`, ... up to `num_batches`, or for ever."""
     if keras.backend.backend() != "tensorflow":
-        return batches()
+        return _Batches(batch, num_batches)
     import tensorflow as tf
 
+    def batches():
+        return map(batch, itertools.count() if num_batches is None else range(num_batches))
+
+    # Keras warns at the end of data whose length it was not told.
+    length = tf.data.INFINITE_CARDINALITY if num_batches is None else num_batches
     dataset = tf.data.Dataset.from_generator(batches, output_signature={"images": tf.TensorSpec(shape, tf.uint8)})
-    return dataset.prefetch(_PREFETCH)
+    return dataset.apply(tf.data.experimental.assert_cardinality(length)).prefetch(_PREFETCH)
+
+
+class _Batches(keras.utils.PyDataset):
+    """A generator would do, but Keras takes no generator of dictionaries."""
+
+    def __init__(self, batch: Callable[[int], dict], num_batches: int | None):
+        super().__init__()
+        self._batch = batch
+        self._num_batches = num_batches
+
+    def __getitem__(self, index: int) -> dict:
+        return self._batch(index)
+
+    @property
+    def num_batches(self) -> int | None:
+        return self._num_batches
 
 
 def _check_images(images: np.ndarray) -> None:

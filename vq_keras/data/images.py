@@ -8,11 +8,6 @@ from vq_keras.errors import InputError
 _SOURCES = {"cifar10": cifar10.load, "photos": photos.load, "folder": folder.load, "npz": npz.load}
 
 
-def names() -> list[str]:
-    """The sources that `load` knows."""
-    return sorted(_SOURCES)
-
-
 def load(name: str, data_dir: str | None = None, image_size: int | None = None) -> ImageData:
     """Loads a set of images.
 
@@ -35,7 +30,7 @@ def load(name: str, data_dir: str | None = None, image_size: int | None = None) 
         (16, 16, 3)
     """
     if name not in _SOURCES:
-        raise InputError(f"There is no data set '{name}'; choose one of {', '.join(names())}.")
+        raise InputError(f"There is no data set '{name}'; choose one of {', '.join(sorted(_SOURCES))}.")
     if image_size is not None and image_size < 1:
         raise InputError(f"image_size must be a positive number of pixels, but it is {image_size}.")
     return _SOURCES[name](data_dir, image_size)

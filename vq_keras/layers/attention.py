@@ -16,7 +16,7 @@ class LocalSelfAttention(keras.layers.Layer):
     """Causal 1-D local self-attention: each position sees its own block so far, and the block before.
 
     The sequence is cut into blocks of B = `block_length`. The query at position t attends to the keys at positions
-    max(0, (t // B - 1) B) ... t, that is to at least B and at most 2 B positions as soon as there are so many. A
+    max(0, (t // B - 1) B) ... t: all of them in the first two blocks, between B + 1 and 2 B of them after those. A
     sequence of at most 2 B positions therefore gets full causal attention. Time and memory are O(n B) for n
     positions, and O(B) for one step of generation. The softmax is computed in float32 under every dtype policy.
 
@@ -68,10 +68,11 @@ class LocalSelfAttention(keras.layers.Layer):
         length = x.shape[1]
         block = length if length <= 2 * self.block_length else self.block_length
         num_blocks = -(-length // block)
+        padding = num_blocks * block - length
 
         projected = self.project_in(x)
-        if num_blocks * block > length:
-            projected = ops.pad(projected, [[0, 0], [0, num_blocks * block - length], [0, 0]])
+        if padding:
+            projected = ops.pad(projected, [[0, 0], [0, padding], [0, 0]])
         # split, roll and concatenate have cheap gradients; that of a slice takes half of the step on a CPU.
         queries, keys, values = (
             ops.transpose(
@@ -85,7 +86,9 @@ class LocalSelfAttention(keras.layers.Layer):
 
         attended = self._attend(queries, keys, values, _block_mask(num_blocks, block))
         attended = ops.reshape(ops.transpose(attended, (0, 2, 3, 1, 4)), (-1, num_blocks * block, self.dim))
-        return self.project_out(attended[:, :length] if num_blocks * block > length else attended)
+        if padding:
+            attended, _ = ops.split(attended, [length], axis=1)
+        return self.project_out(attended)
 
     def init_cache(self, batch_size, length: int | None = None) -> dict:
         """The empty cache of `step`: a ring of 2 B slots, of which position p takes slot p mod 2 B.

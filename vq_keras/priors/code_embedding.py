@@ -42,8 +42,7 @@ class CodeEmbedding(keras.layers.Layer):
     def build(self, input_shape=None):
         # The arithmetic is float32 under every policy: a mean over samples is no place to lose bits.
         def table(name, *shape):
-            # Each of the terms has a standard deviation of 1 / sqrt(dim), so that the first block's gradient is of
-            # the size that it has behind the other blocks.
+            # Vectors of unit length on average.
             initializer = keras.initializers.RandomNormal(stddev=self.dim**-0.5)
             return self.add_weight(shape=shape, initializer=initializer, name=name, dtype="float32", autocast=False)
 

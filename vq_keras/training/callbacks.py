@@ -184,10 +184,12 @@ class TensorBoardLog(StepCallback):
 class StopOnFailure(StepCallback):
     """Ends training with one sentence when the loss is not finite or the codebook has collapsed.
 
-    The loss is looked at after each step; on JAX the sentence may name one of the next steps, which were under way. The codebook is looked at by its "codes_in_use" after each interval: fewer
-    than 2 codes, or than 2 % of them, is a collapse. A collapsed codebook keeps one to three codes and does not
-    recover, as all gradients and statistics go through those; one that is merely badly used, from a poor
-    initialisation, keeps some 4 % or more. At 2 % of 512 codes a latent carries at most 3.3 of its 9 bits.
+    The loss is looked at after each step; on JAX the sentence may name one of the next steps, which were under way.
+
+    The codebook is looked at by its "codes_in_use" after each interval: fewer than 2 codes, or than 2 % of them, is a
+    collapse. A collapsed codebook keeps one to three codes and does not recover, as all gradients and statistics go
+    through those; one that is merely badly used, from a poor initialisation, keeps some 4 % or more. At 2 % of 512
+    codes a latent carries at most 3.3 of its 9 bits.
 
     Args:
         num_codes: codes in all codebooks together, as "codes_in_use" counts them; None when the model has no codebook

@@ -1,0 +1,80 @@
+"""Two replicas that share a batch against one device that has it all."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from harness import BACKEND
+from two_replicas import CASES, EVEN, UNEVEN, latents
+
+pytestmark = pytest.mark.slow
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    output = tmp_path_factory.mktemp("replicas") / "results.npz"
+    command = [sys.executable, str(pathlib.Path(__file__).with_name("two_replicas.py")), str(output)]
+    environment = {**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": str(ROOT)}
+    subprocess.run(command, check=True, env=environment, timeout=600)
+    with np.load(output) as arrays:
+        return dict(arrays)
+
+
+def parts(results, case, which):
+    prefix = f"{case}/{which}/"
+    found = {name.removeprefix(prefix): array for name, array in results.items() if name.startswith(prefix)}
+    assert found
+    return found
+
+
+VARIANTS = ["", "-masked"] + (["-uneven"] if BACKEND == "tensorflow" else [])
+
+
+@pytest.mark.skipif(BACKEND != "tensorflow", reason="on JAX there is one global array")
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("case", [case for case in CASES if case != "gradient"])
+def test_replicas_are_equal_to_the_last_bit(case, variant, results):
+    first, second = (parts(results, case + variant, which) for which in ("two", "second"))
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+        assert np.isfinite(first[name]).all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_moving_averages_equal_one_devices(variant, results):
+    one, two = (parts(results, "ema" + variant, which) for which in ("one", "two"))
+    for name in one:
+        # Sums of two halves are rounded otherwise than a sum of the whole.
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-6, atol=1e-6)
+
+
+def test_gradient_updates_equal_one_devices(results):
+    one, two = (parts(results, "gradient", which) for which in ("one", "two"))
+    assert np.abs(one["displacement"]).max() > 1e-3
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_initialisation_takes_the_batchs_latents(variant, results):
+    embeddings = parts(results, "samples" + variant, "two")["embeddings"][0]
+    first_batch = latents(UNEVEN if "uneven" in variant else EVEN)[: 4 if "masked" in variant else 8]
+    distances = np.abs(embeddings[:, None] - first_batch).max(-1)
+    # With decay .999999 the codes have hardly moved since.
+    assert (distances.min(-1) < 1e-4).all()
+    if not variant:
+        # From both halves.
+        assert set(distances.argmin(-1) // 4) == {0, 1}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("case", ["samples", "kmeans", "restart", "soft_em"])
+def test_codes_lie_among_the_data(case, variant, results):
+    embeddings = parts(results, case + variant, "two")["embeddings"][0]
+    data = latents(EVEN)
+    assert (embeddings >= data.min(0) - 1e-3).all()
+    assert (embeddings <= data.max(0) + 1e-3).all()
