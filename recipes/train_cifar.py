@@ -17,6 +17,7 @@ class Sizes:
     """What goes with an architecture where the command line does not say."""
 
     num_codes: int
+    temperature: float
     learning_rate: float
     predictor: str
     predictor_layers: int
@@ -26,11 +27,12 @@ class Sizes:
     predictor_dropout: float
 
 
-# oord2017: Adam at 2e-4, 512 codes, the prior afterwards. roy2018: 256 codes, a joint predictor of 6 layers.
+# oord2017: Adam at 2e-4, 512 codes, the prior afterwards. roy2018: 256 codes, a joint predictor of 6 layers. Squared
+# distances grow with the dimensions of a latent: temperatures are as sharp as roy2018's 1 is for its 512.
 SIZES = {
-    "small": Sizes(256, 2e-3, "joint", 3, 64, 2, 64, 0.0),
-    "oord2017": Sizes(512, 2e-4, "after", 6, 512, 8, 256, 0.1),
-    "roy2018": Sizes(256, 5e-4, "joint", 6, 512, 8, 256, 0.1),
+    "small": Sizes(256, 8 / 512, 2e-3, "joint", 3, 64, 2, 64, 0.0),
+    "oord2017": Sizes(512, 64 / 512, 2e-4, "after", 6, 512, 8, 256, 0.1),
+    "roy2018": Sizes(256, 1.0, 5e-4, "joint", 6, 512, 8, 256, 0.1),
 }
 CHOICES = {
     "codebooks": ("shared", "separate"),
@@ -69,8 +71,8 @@ class Config:
     """shared (one for all latents) or separate (one for each of the ten latents of a position)."""
     num_samples: int = 5
     """Codes that soft_em draws for each latent."""
-    temperature: float = 1.0
-    """Of soft_em's draws."""
+    temperature: float | None = None
+    """Of soft_em's draws; by architecture: roy2018 1, oord2017 1/8, small 1/64."""
     decay: float = 0.99
     """Of the codebook's moving averages."""
     commitment_weight: float = 0.25
@@ -96,7 +98,7 @@ class Config:
     warmup_steps: int = 100
     """Steps over which the learning rate rises to its peak."""
     schedule: str = "exponential"
-    """What follows: exponential (to a hundredth at the end of the run) or rsqrt (inverse square root of the step)."""
+    """What follows: exponential (to a tenth at the end of the run) or rsqrt (inverse square root of the step)."""
     precision: str = "float32"
     """float32, mixed_bfloat16 or mixed_float16."""
     flip: bool = True

@@ -10,12 +10,12 @@ from vq_keras.errors import InputError
 
 
 def test_by_name():
-    assert NAMES == {"vector_quantizer": VectorQuantizer, "soft_em": SoftEM}
+    assert {"vector_quantizer": VectorQuantizer, "soft_em": SoftEM} == NAMES
     for name, kind in NAMES.items():
-        bottleneck = get(name, num_codes=7, decay=0.5)
+        bottleneck = get(name, num_codes=7, decay=0.5, name="layer")
         assert type(bottleneck) is kind
         assert isinstance(bottleneck, Bottleneck)
-        assert (bottleneck.num_codes, bottleneck.codebook.decay) == (7, 0.5)
+        assert (bottleneck.name, bottleneck.num_codes, bottleneck.codebook.decay) == ("layer", 7, 0.5)
 
 
 def test_unknown_names():

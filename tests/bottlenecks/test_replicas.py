@@ -36,7 +36,7 @@ VARIANTS = ["", "-masked"] + (["-uneven"] if BACKEND == "tensorflow" else [])
 
 @pytest.mark.skipif(BACKEND != "tensorflow", reason="on JAX there is one global array")
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("case", [case for case in CASES if case != "gradient"])
+@pytest.mark.parametrize("case", CASES)
 def test_replicas_are_equal_to_the_last_bit(case, variant, results):
     first, second = (parts(results, case + variant, which) for which in ("two", "second"))
     for name in first:
@@ -45,18 +45,16 @@ def test_replicas_are_equal_to_the_last_bit(case, variant, results):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_moving_averages_equal_one_devices(variant, results):
-    one, two = (parts(results, "ema" + variant, which) for which in ("one", "two"))
+@pytest.mark.parametrize("case", ["ema", "gradient"])
+def test_two_replicas_equal_one_device(case, variant, results):
+    """The codebook's state, and the encoder that the straight-through and the commitment gradients trained."""
+    if variant and case == "gradient":
+        pytest.skip("the mean over replicas of unequal shares is not the mean over the batch")
+    one, two = (parts(results, case + variant, which) for which in ("one", "two"))
+    assert np.abs(one["kernel"] - np.eye(4)).max() > 1e-2
     for name in one:
         # Sums of two halves are rounded otherwise than a sum of the whole.
-        np.testing.assert_allclose(two[name], one[name], rtol=1e-6, atol=1e-6)
-
-
-def test_gradient_updates_equal_one_devices(results):
-    one, two = (parts(results, "gradient", which) for which in ("one", "two"))
-    assert np.abs(one["displacement"]).max() > 1e-3
-    for name in one:
-        np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

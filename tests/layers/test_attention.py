@@ -47,11 +47,25 @@ def inputs(length, batch=2):
     return np.random.default_rng(length).normal(size=(batch, length, DIM)).astype("float32")
 
 
+def compiled(function):
+    """One compilation for each shape on JAX, where eager code compiles every operation for itself."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
+def output(layer, x):
+    return ops.convert_to_numpy(compiled(lambda x: ops.cast(layer(x), "float32"))(x))
+
+
 def all_steps(layer, x, length=None):
     cache = layer.init_cache(x.shape[0], length)
+    step = compiled(layer.step)
     outputs = []
     for t in range(x.shape[1]):
-        y, cache = layer.step(x[:, t], t, cache)
+        y, cache = step(x[:, t], t, cache)
         outputs.append(ops.convert_to_numpy(ops.cast(y, "float32")))
     return np.stack(outputs, axis=1)
 
@@ -61,7 +75,7 @@ def gradient(function, x):
     if keras.backend.backend() == "jax":
         import jax
 
-        return np.asarray(jax.grad(function)(x))
+        return np.asarray(jax.jit(jax.grad(function))(x))
     import tensorflow as tf
 
     x = tf.convert_to_tensor(x)
@@ -76,7 +90,7 @@ def gradient(function, x):
 def test_equals_brute_force(length, block_length, num_heads):
     layer, x = make(length, block_length, num_heads), inputs(length)
     # Outputs are of order one; sums of tens of float32 products differ from float64 by a few 1e-7.
-    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), brute_force(layer, x), atol=3e-6)
+    np.testing.assert_allclose(output(layer, x), brute_force(layer, x), atol=3e-6)
 
 
 @pytest.mark.parametrize("length", [15, 16, 17, 29])
@@ -84,7 +98,7 @@ def test_short_sequences_get_full_causal_attention_and_long_ones_do_not(length):
     local, full = make(length, 8), make(length, 64)
     full.set_weights(local.get_weights())
     x = inputs(length)
-    difference = np.abs(ops.convert_to_numpy(local(x)) - ops.convert_to_numpy(full(x))).max(axis=(0, 2))
+    difference = np.abs(output(local, x) - output(full, x)).max(axis=(0, 2))
     same = window(length, 8).sum(1) == np.arange(length) + 1
     assert difference[same].max() < 1e-6
     assert same.all() if length <= 16 else difference[~same].min() > 1e-4
@@ -94,7 +108,7 @@ def test_a_length_that_is_no_multiple_is_the_start_of_the_longer_sequence():
     long, short = make(48, 8), make(43, 8)
     short.set_weights(long.get_weights())
     x = inputs(48)
-    np.testing.assert_allclose(ops.convert_to_numpy(short(x[:, :43])), ops.convert_to_numpy(long(x))[:, :43], atol=1e-6)
+    np.testing.assert_allclose(output(short, x[:, :43]), output(long, x)[:, :43], atol=1e-6)
 
 
 @pytest.mark.parametrize("length, block_length", [(12, 8), (30, 4), (33, 5)])
@@ -112,7 +126,7 @@ def test_a_changed_input_changes_exactly_the_outputs_that_see_it():
     layer = make(length, block_length)
     x = np.repeat(inputs(length, batch=1), length + 1, axis=0)
     x[np.arange(length), np.arange(length)] += 1.0  # row j has position j changed, the last row none
-    y = ops.convert_to_numpy(layer(x))
+    y = output(layer, x)
     change = np.abs(y[:-1] - y[-1]).max(axis=-1).T  # (t, j)
     seen = window(length, block_length)
     # Rows of one batch may be rounded differently; a change of one in an input moves the outputs by more than 1e-3.
@@ -124,9 +138,7 @@ def test_a_changed_input_changes_exactly_the_outputs_that_see_it():
 def test_steps_equal_call(length, block_length, know_length):
     layer, x = make(length, block_length), inputs(length)
     # 30 positions in a ring of 2 slots, 29 in one of 8: both wrap. The same float32 sums in another order.
-    np.testing.assert_allclose(
-        all_steps(layer, x, length if know_length else None), ops.convert_to_numpy(layer(x)), atol=2e-6
-    )
+    np.testing.assert_allclose(all_steps(layer, x, length if know_length else None), output(layer, x), atol=2e-6)
 
 
 def test_the_cache_is_no_longer_than_the_sequence_or_two_blocks():
@@ -138,9 +150,8 @@ def test_the_cache_is_no_longer_than_the_sequence_or_two_blocks():
 
 def test_bfloat16_computes_the_softmax_in_float32():
     layer, x = make(40, 8, dtype="mixed_bfloat16"), inputs(40)
-    y = layer(x)
-    assert keras.backend.standardize_dtype(y.dtype) == "bfloat16"
-    y = ops.convert_to_numpy(ops.cast(y, "float32"))
+    assert keras.backend.standardize_dtype(layer(x).dtype) == "bfloat16"
+    y = output(layer, x)
     # bfloat16 has 8 bits: each of four roundings of numbers of order one adds up to 2**-8.
     np.testing.assert_allclose(y, brute_force(layer, x), atol=0.03)
     np.testing.assert_allclose(all_steps(layer, ops.cast(x, "bfloat16")), y, atol=0.03)
@@ -150,8 +161,7 @@ def test_bfloat16_computes_the_softmax_in_float32():
     layer = LocalSelfAttention(1, 512, dtype="mixed_bfloat16")
     layer.build((None, 300, 2))
     layer.set_weights([np.array([[0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0, 1]], "float32"), np.eye(2, dtype="float32")])
-    y = ops.convert_to_numpy(ops.cast(layer(np.ones((1, 300, 2), "float32")), "float32"))
-    np.testing.assert_allclose(y, 1.0, atol=2**-7)
+    np.testing.assert_allclose(output(layer, np.ones((1, 300, 2), "float32")), 1.0, atol=2**-7)
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="reads the sizes from a TensorFlow graph")
@@ -178,7 +188,7 @@ def test_serialises():
     again.build((None, 20, DIM))
     again.set_weights(layer.get_weights())
     x = inputs(20)
-    np.testing.assert_array_equal(ops.convert_to_numpy(again(x)), ops.convert_to_numpy(layer(x)))
+    np.testing.assert_array_equal(output(again, x), output(layer, x))
 
 
 @pytest.mark.parametrize("arguments", [{"num_heads": 0, "block_length": 4}, {"num_heads": 2, "block_length": 0}])

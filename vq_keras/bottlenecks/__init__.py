@@ -8,12 +8,12 @@ from vq_keras.errors import InputError
 NAMES = {"vector_quantizer": VectorQuantizer, "soft_em": SoftEM}
 
 
-def get(name, **arguments):
+def get(name, /, **arguments):
     """A bottleneck by name.
 
     Args:
         name: a key of `NAMES`.
-        **arguments: of that bottleneck's constructor.
+        **arguments: of that bottleneck's constructor, `name` of the layer among them.
 
     Returns:
         A `Bottleneck`.

@@ -108,12 +108,14 @@ class CodebookBottleneck(Bottleneck):
         if mask is not None:
             samples, codes = ops.where(present, samples, -1), ops.where(present, codes, -1)
         vectors = self.codebook.lookup(samples)
+        if moving:
+            self.codebook.move(ops.stop_gradient(flat), samples, weights)
 
+        # Behind the sums over replicas in `move`: the first of them lets the next replica begin its step, and Keras
+        # then forgets the losses that this one has added.
         self.add_loss(self.commitment_weight * self._distance(flat, ops.stop_gradient(vectors), weights))
         if self.codebook.update == "gradient":
             self.add_loss(self.codebook_weight * self._distance(ops.stop_gradient(flat), vectors, weights))
-        if moving:
-            self.codebook.move(ops.stop_gradient(flat), samples, weights)
 
         quantized = ops.reshape(straight_through(flat, vectors), ops.shape(latents))
         return {

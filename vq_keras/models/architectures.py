@@ -49,7 +49,11 @@ class Architecture:
         x = layers.Rescaling(1 / 127.5, offset=-1.0, name="to_unit_range")(images)
         x = self.down(x)
         x = layers.Conv2D(depth * self.latent_dim, 1, name="to_latents")(x)
-        latents = layers.Reshape((rows, columns, depth, self.latent_dim), name="latents")(x)
+        x = layers.Reshape((rows, columns, depth, self.latent_dim), name="latents")(x)
+        # Neither paper normalises here. It gives distances a unit: without, latents start some hundredths wide, where
+        # soft EM at temperature 1 draws nearly at random and no decoder hears them for thousands of steps, and they
+        # may grow without end later. float32, as what follows is the codebook's arithmetic.
+        latents = layers.LayerNormalization(center=False, scale=False, dtype="float32", name="normalised")(x)
         return keras.Model(images, latents, name="encoder")
 
     def decoder(self, image_shape, num_parameters):
@@ -132,7 +136,7 @@ class Roy2018(Architecture):
 ARCHITECTURES = {
     "oord2017": Oord2017(hidden_dim=256, latent_dim=64),
     "roy2018": Roy2018(hidden_dim=512, latent_dim=512),
-    "small": Oord2017(hidden_dim=64, latent_dim=16),
+    "small": Oord2017(hidden_dim=64, latent_dim=8),
 }
 
 

@@ -46,7 +46,7 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         warmup_steps: int,
         total_steps: int,
         decay: str = "exponential",
-        final_ratio: float = 0.01,
+        final_ratio: float = 0.1,
     ):
         if decay not in DECAYS:
             raise InputError(f"There is no learning rate decay {decay!r}; choose one of {', '.join(DECAYS)}.")
