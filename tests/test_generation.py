@@ -19,11 +19,24 @@ def fixed(logits):
     return lambda previous, t, cache: (logits, cache)
 
 
+def compiled(function):
+    """One compilation on JAX, where eager code compiles every operation for itself."""
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
 def draw(logits, uniforms, **kwargs):
     """Codes for logits (num_codes,) or (batch, num_codes) and uniforms (batch, length)."""
     uniforms = np.asarray(uniforms, "float32")
     logits = np.broadcast_to(logits, (len(uniforms), np.shape(logits)[-1]))
-    codes = generation.sample(fixed(logits), (), uniforms.shape[1], uniforms, **kwargs)
+
+    def run(uniforms):
+        return generation.sample(fixed(logits), (), uniforms.shape[1], uniforms, **kwargs)
+
+    codes = compiled(run)(uniforms)
     assert keras.backend.standardize_dtype(codes.dtype) == "int32"
     return ops.convert_to_numpy(codes)
 

@@ -44,17 +44,23 @@ def test_replicas_are_equal_to_the_last_bit(case, variant, results):
         assert np.isfinite(first[name]).all()
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("case", ["ema", "gradient"])
-def test_two_replicas_equal_one_device(case, variant, results):
-    """The codebook's state, and the encoder that the straight-through and the commitment gradients trained."""
-    if variant and case == "gradient":
-        pytest.skip("the mean over replicas of unequal shares is not the mean over the batch")
-    one, two = (parts(results, case + variant, which) for which in ("one", "two"))
-    assert np.abs(one["kernel"] - np.eye(4)).max() > 1e-2
+def assert_two_equal_one(results, case):
+    one, two = (parts(results, case, which) for which in ("one", "two"))
     for name in one:
         # Sums of two halves are rounded otherwise than a sum of the whole.
-        np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_moving_averages_equal_one_devices(variant, results):
+    assert_two_equal_one(results, "averages" + variant)
+
+
+@pytest.mark.parametrize("case", ["trained", "gradient"])
+def test_gradients_equal_one_devices(case, results):
+    """Seen in the encoder, which the straight-through and the commitment gradients train."""
+    assert np.abs(parts(results, case, "one")["kernel"] - np.eye(4)).max() > 1e-2
+    assert_two_equal_one(results, case)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)

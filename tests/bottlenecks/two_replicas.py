@@ -18,7 +18,8 @@ from vq_keras.bottlenecks import get
 CALM = {"restart_threshold": 0.0, "epsilon": 1e-5, "initializer": "normal", "seed": 1}
 # Bottleneck, its arguments, and the learning rate of a linear encoder in front of it that begins as the identity.
 CASES = {
-    "ema": ("vector_quantizer", {**CALM, "decay": 0.8, "commitment_weight": 1.0}, 0.1),
+    "averages": ("vector_quantizer", {**CALM, "decay": 0.8}, 0.0),
+    "trained": ("vector_quantizer", {**CALM, "decay": 0.8}, 0.1),
     "gradient": ("vector_quantizer", {**CALM, "update": "gradient"}, 0.1),
     "samples": ("vector_quantizer", {**CALM, "initializer": "samples", "decay": 0.999999}, 0.0),
     "kmeans": ("vector_quantizer", {**CALM, "initializer": "kmeans", "decay": 0.999999}, 0.0),

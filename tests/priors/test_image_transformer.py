@@ -39,10 +39,14 @@ def compiled(function):
     return tf.function(function)
 
 
+def logits_of(predictor, samples):
+    return numpy(compiled(predictor)(samples))
+
+
 def test_probabilities_of_all_sequences_sum_to_one():
     predictor = make((2, 2, 1), num_codes=3, block_length=1)
     fields = np.array(list(itertools.product(range(3), repeat=4)), "int32")[..., None]
-    nats = numpy(predictor.cross_entropy(fields, predictor(fields)))
+    nats = numpy(predictor.cross_entropy(fields, logits_of(predictor, fields)))
     # 81 float32 probabilities.
     assert np.exp(-nats.astype("float64")).sum() == pytest.approx(1.0, abs=1e-5)
     assert nats.std() > 0.1  # and they are not all the same
@@ -53,7 +57,7 @@ def test_logits_depend_on_exactly_the_codes_before_in_the_receptive_field(block_
     predictor, n = make((4, 5, 1), block_length=block_length), 20
     samples = np.repeat(random_samples(1, n), n + 1, axis=0)
     samples[np.arange(n), np.arange(n)] = (samples[np.arange(n), np.arange(n)] + 1) % 7  # row j has code j changed
-    logits = numpy(predictor(samples))
+    logits = logits_of(predictor, samples)
     change = np.abs(logits[:-1] - logits[-1]).max(axis=-1).T  # (t, j)
 
     depends = np.zeros((n, n), bool)
@@ -73,7 +77,7 @@ def test_steps_equal_call(code_shape, block_length, num_codebooks):
     predictor = make(code_shape, block_length=block_length, num_codebooks=num_codebooks)
     n = int(np.prod(code_shape))
     samples = random_samples(3, n)
-    step = compiled(lambda codes, t, cache: predictor.step(codes, t, cache))
+    step = compiled(predictor.step)
     cache, logits = predictor.init_cache(3), []
     for t in range(n):
         # What stands in place of a code before the first must not matter.
@@ -81,7 +85,7 @@ def test_steps_equal_call(code_shape, block_length, num_codebooks):
         y, cache = step(before, ops.convert_to_tensor(t, "int32"), cache)
         logits.append(numpy(y))
     # Logits of order one after two layers in float32; 60 positions wrap a ring of 16 slots three times.
-    np.testing.assert_allclose(np.stack(logits, 1), numpy(predictor(samples)), atol=1e-5)
+    np.testing.assert_allclose(np.stack(logits, 1), logits_of(predictor, samples), atol=1e-5)
 
 
 def test_steps_equal_call_over_640_codes():
@@ -97,7 +101,7 @@ def test_steps_equal_call_over_640_codes():
         return ops.while_loop(lambda t, *_: t < 640, body, state)[2]
 
     # The ring of 128 slots wraps five times.
-    np.testing.assert_allclose(numpy(compiled(all_logits)(samples)), numpy(predictor(samples)), atol=2e-5)
+    np.testing.assert_allclose(numpy(compiled(all_logits)(samples)), logits_of(predictor, samples), atol=2e-5)
 
 
 def test_bfloat16_policy_keeps_logits_and_losses_in_float32():
@@ -110,10 +114,10 @@ def test_bfloat16_policy_keeps_logits_and_losses_in_float32():
     logits = predictor(samples)
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     # Two layers of bfloat16 (2**-8 relative) on logits of order one.
-    np.testing.assert_allclose(numpy(logits), numpy(exact(samples)), atol=0.1)
+    np.testing.assert_allclose(numpy(logits), logits_of(exact, samples), atol=0.1)
     cache = predictor.init_cache(2)
     assert keras.backend.standardize_dtype(cache[0]["keys"].dtype) == "bfloat16"
-    step, cache = predictor.step(samples[:, 0, 0], 0, cache)
+    step, cache = compiled(predictor.step)(samples[:, 0, 0], 0, cache)
     assert keras.backend.standardize_dtype(step.dtype) == "float32"
     np.testing.assert_allclose(numpy(step), numpy(logits)[:, 0], atol=0.05)
 
@@ -138,7 +142,7 @@ def test_cross_entropy_is_at_least_the_entropy_of_the_soft_labels():
     labels = (samples[..., None] == np.arange(7)).mean(axis=2)
     with np.errstate(divide="ignore", invalid="ignore"):
         entropy = -np.where(labels > 0, labels * np.log(labels), 0).sum((1, 2))
-    assert (numpy(predictor.cross_entropy(samples, predictor(samples))) > entropy).all()
+    assert (numpy(predictor.cross_entropy(samples, logits_of(predictor, samples))) > entropy).all()
     # Equality where the prediction is the labels.
     exact = numpy(predictor.cross_entropy(samples, np.log(np.maximum(labels, 1e-30)).astype("float32")))
     np.testing.assert_allclose(exact, entropy, rtol=1e-5)
@@ -154,7 +158,7 @@ def test_masked_codes_do_not_reach_the_loss():
     garbage[0, 30:] = 1e4
     per_code = numpy(predictor.cross_entropy(masked, garbage)).sum() / 90
     assert float(predictor.compute_loss(x=masked, y_pred=garbage)) == pytest.approx(per_code, rel=1e-6)
-    np.testing.assert_array_equal(numpy(logits)[0, :30], numpy(predictor(samples))[0, :30])
+    np.testing.assert_array_equal(numpy(logits)[0, :30], logits_of(predictor, samples)[0, :30])
 
 
 @needs_tensorflow
@@ -176,13 +180,13 @@ def test_generates_most_likely_codes_at_temperature_zero():
     assert codes.shape == (2, 3, 4, 2)
     # Greedy: each code is the most likely one given those before it, which the uncached model confirms.
     flat = codes.reshape(2, 24)
-    np.testing.assert_array_equal(flat, numpy(predictor(flat[..., None])).argmax(-1))
+    np.testing.assert_array_equal(flat, logits_of(predictor, flat[..., None]).argmax(-1))
 
 
 def test_generated_fields_have_the_probabilities_of_the_model():
     predictor = make((2, 2, 1), num_codes=3, block_length=1)
     fields = np.array(list(itertools.product(range(3), repeat=4)), "int32")
-    nats = numpy(predictor.cross_entropy(fields[..., None], predictor(fields[..., None])))
+    nats = numpy(predictor.cross_entropy(fields[..., None], logits_of(predictor, fields[..., None])))
     number = 20_000
     uniforms = np.random.default_rng(0).random((number, 4), "float32")
     codes = numpy(compiled(predictor.generate)(uniforms)).reshape(number, 4).astype(int)
@@ -230,7 +234,7 @@ def test_keras_file_round_trip_is_bit_equal(tmp_path):
     assert again.get_config() == predictor.get_config()
     for mine, other in zip(predictor.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, other)
-    np.testing.assert_array_equal(numpy(again(samples)), numpy(predictor(samples)))
+    np.testing.assert_array_equal(numpy(again(samples)), logits_of(predictor, samples))
 
 
 def test_fit_learns_a_deterministic_sequence():
@@ -246,7 +250,7 @@ def test_fit_learns_a_deterministic_sequence():
     # ln 2 for one code of twelve is what can not be known: 0.058.
     assert history["loss"][-1] == pytest.approx(np.log(2) / 12, abs=0.02)
     evaluated = predictor.evaluate(samples, batch_size=100, verbose=0, return_dict=True)
-    exact = numpy(predictor.cross_entropy(samples, predictor(samples))).sum() / samples.size
+    exact = numpy(predictor.cross_entropy(samples, logits_of(predictor, samples))).sum() / samples.size
     assert evaluated["nll_z"] == pytest.approx(exact, rel=1e-4)
 
 
@@ -255,7 +259,7 @@ def test_nll_z_weighs_batches_by_their_codes():
     predictor.compile()
     samples = random_samples(3, 60)
     samples[2, 10:] = -1
-    exact = numpy(predictor.cross_entropy(samples, predictor(samples))).sum() / 130
+    exact = numpy(predictor.cross_entropy(samples, logits_of(predictor, samples))).sum() / 130
     evaluated = predictor.evaluate(samples, batch_size=2, verbose=0, return_dict=True)
     assert evaluated["nll_z"] == pytest.approx(exact, rel=1e-5)
 

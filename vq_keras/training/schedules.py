@@ -37,7 +37,7 @@ class WarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         >>> schedule = WarmupDecay(peak=1e-3, warmup_steps=100, total_steps=1000)
         >>> optimizer = keras.optimizers.Adam(schedule)
         >>> [round(float(schedule(step)), 6) for step in (50, 100, 550, 1000)]
-        [0.0005, 0.001, 0.0001, 1e-05]
+        [0.0005, 0.001, 0.000316, 0.0001]
     """
 
     def __init__(
