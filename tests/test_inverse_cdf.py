@@ -11,10 +11,20 @@ from vq_keras import inverse_cdf
 
 LARGEST = np.float32(1 - 2**-24)
 JAX = keras.backend.backend() == "jax"
+# JAX compiles for each number of ids.
+NUMBERS = st.sampled_from((2, 3, 37, 64, 1000)) if JAX else st.integers(2, 1000)
+
+
+if JAX:
+    import jax
+
+    compiled = jax.jit(inverse_cdf.draw)
+else:
+    compiled = inverse_cdf.draw
 
 
 def draw(logits, uniforms):
-    drawn = inverse_cdf.draw(np.asarray(logits, "float32"), np.asarray(uniforms, "float32"))
+    drawn = compiled(np.asarray(logits, "float32"), np.asarray(uniforms, "float32"))
     return np.array(ops.convert_to_numpy(drawn))
 
 
@@ -27,7 +37,7 @@ def test_the_example():
     np.testing.assert_array_equal(draw(log([[0.5, 0.25, 0.25]]), [[0.0, 0.49, 0.51, 0.99]]), [[0, 0, 1, 2]])
 
 
-@pytest.mark.parametrize("num_ids", [1, 2, 3, 5, 16, 17, 512, 1000])
+@pytest.mark.parametrize("num_ids", [1, 2, 3, 17, 512, 1000])
 def test_frequencies(num_ids):
     rng = np.random.default_rng(num_ids)
     logits, number = rng.normal(size=(1, num_ids)), 200_000
@@ -45,11 +55,16 @@ def test_frequencies(num_ids):
         assert abs(chi_square - (num_ids - 1)) < 5 * np.sqrt(2 * (num_ids - 1)) + 5
 
 
-@given(num_ids=st.integers(2, 1000), share=st.floats(0.0, 1.0), scale=st.sampled_from([0.1, 1.0, 10.0, 60.0]))
-@settings(max_examples=15 if JAX else 60, deadline=None)  # JAX compiles for each number of ids.
-def test_no_id_of_probability_zero(num_ids, share, scale):
+@given(
+    num_ids=NUMBERS,
+    share=st.floats(0.0, 1.0),
+    scale=st.sampled_from([0.1, 1.0, 10.0, 60.0]),
+    seed=st.integers(0, 1000),
+)
+@settings(max_examples=100, deadline=None)
+def test_no_id_of_probability_zero(num_ids, share, scale, seed):
     """Sparse distributions, blocks of zeros among them, at the ends of [0, 1), at the steps and in between."""
-    rng = np.random.default_rng(num_ids)
+    rng = np.random.default_rng(seed)
     logits = (scale * rng.normal(size=(64, num_ids))).astype("float32")
     possible = rng.uniform(size=logits.shape) < share
     possible[np.arange(64), rng.integers(0, num_ids, size=64)] = True
@@ -73,7 +88,7 @@ def test_one_possible_id_is_always_drawn():
 
 def test_the_ends_of_the_unit_interval():
     """0 draws the first possible id and the largest number below 1 the last, which rounding must not push past."""
-    for num_ids in (2, 7, 64, 65, 1000):
+    for num_ids in (2, 65, 1000):
         logits = np.zeros((1, num_ids))
         logits[0, 0] = logits[0, -1] = -np.inf if num_ids > 2 else 0
         first, last = draw(logits, [[0.0, LARGEST]])[0]
@@ -87,12 +102,12 @@ def test_improbable_beyond_float32_does_no_harm():
     np.testing.assert_array_equal(draw(logits, [[0.25, 0.75]]), [[1, 4]])
 
 
-@given(num_ids=st.integers(2, 1000), leading=st.lists(st.integers(1, 3), max_size=2), number=st.integers(1, 40))
-@settings(max_examples=15 if JAX else 60, deadline=None)
-def test_numpys_search_finds_the_same(num_ids, leading, number):
-    rng = np.random.default_rng(num_ids)
+@given(num_ids=NUMBERS, leading=st.sampled_from([(), (3,), (2, 3)]), seed=st.integers(0, 1000))
+@settings(max_examples=50, deadline=None)
+def test_numpys_search_finds_the_same(num_ids, leading, seed):
+    rng = np.random.default_rng(seed)
     logits = rng.normal(size=(*leading, num_ids)).astype("float32")
-    uniforms = rng.uniform(size=(*leading, number)).astype("float32")
+    uniforms = rng.uniform(size=(*leading, 40)).astype("float32")
     drawn = draw(logits, uniforms)
     assert drawn.shape == uniforms.shape
     for index in np.ndindex(*leading):

@@ -29,7 +29,7 @@ def array(tensor):
 def call(layer, latents, mask=None, training=None):
     """The outputs of a call as arrays, with the sum of its losses as "loss"."""
     if BACKEND == "jax":
-        outputs, losses = _compiled_on_jax(layer, training)(latents, mask)
+        outputs, losses = _compiled_on_jax(layer, training, layer.trainable)(latents, mask)
     else:
         outputs, losses = layer(latents, mask=mask, training=training), layer.losses
     return {**{name: array(value) for name, value in outputs.items()}, "loss": float(sum(losses))}
@@ -56,12 +56,12 @@ def compiled(layer, training=True, jit_compile=False):
         import tensorflow as tf
 
         return tf.function(lambda latents: layer(latents, training=training), jit_compile=jit_compile)
-    run = _compiled_on_jax(layer, training)
+    run = _compiled_on_jax(layer, training, layer.trainable)
     return lambda latents: run(latents)[0]
 
 
 @functools.lru_cache(maxsize=4)
-def _compiled_on_jax(layer, training):
+def _compiled_on_jax(layer, training, trainable):  # What it compiles depends on `trainable`, too.
     """A function (latents, mask) -> (outputs, losses); uncompiled, JAX compiles each operation for each shape."""
     import jax
 

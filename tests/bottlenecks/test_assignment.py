@@ -52,7 +52,7 @@ def test_far_from_the_origin(rng):
 
 
 @given(st.data())
-@settings(max_examples=10 if BACKEND == "jax" else 30, deadline=None)  # JAX compiles for each shape.
+@settings(max_examples=4 if BACKEND == "jax" else 30, deadline=None)  # JAX compiles for each shape.
 def test_chunks_of_any_size(data):
     num_rows, num_codes = data.draw(st.integers(0, 40)), data.draw(st.integers(2, 20))
     num_codebooks, dim = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5))
@@ -103,7 +103,7 @@ def test_a_batch_size_unknown_when_traced(kind, rng, monkeypatch):
     dim=st.integers(1, 5),
     num_samples=st.integers(1, 3),
 )
-@settings(max_examples=4 if BACKEND == "jax" else 10, deadline=None)
+@settings(max_examples=3 if BACKEND == "jax" else 10, deadline=None)
 def test_shapes(positions, num_codebooks, dim, num_samples):
     books = [num_codebooks] if num_codebooks > 1 else []
     shape = (2, *positions, *books, dim)
@@ -113,7 +113,6 @@ def test_shapes(positions, num_codebooks, dim, num_samples):
     assert outputs["quantized"].shape == shape
     assert outputs["codes"].shape == shape[:-1]
     assert outputs["samples"].shape == (*shape[:-1], num_samples)
-    assert layer.sample(latents).shape == (*shape[:-1], num_samples)
     symbolic = layer(keras.Input(shape[1:]))
     assert symbolic["quantized"].shape == (None, *shape[1:])
     assert symbolic["codes"].shape == (None, *shape[1:-1])

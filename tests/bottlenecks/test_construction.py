@@ -86,6 +86,7 @@ def test_the_configuration_makes_the_same_bottleneck(bottleneck):
     assert keras.layers.deserialize(serialised).get_config() == config
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="takes JAX a minute outside jit")
 def test_the_examples_of_the_docstrings():
     latents = keras.random.normal((2, 8, 8, 64))
     outputs = VectorQuantizer(num_codes=512)(latents, training=True)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from harness import BACKEND, array, assert_same_state, call, embeddings_of, make, state
+from harness import BACKEND, array, call, embeddings_of, make
 from numpy_codebook import probabilities
 
 from vq_keras.bottlenecks import SoftEM, VectorQuantizer
@@ -49,7 +49,7 @@ def test_the_temperature_divides_the_distances():
 
 @pytest.mark.parametrize("num_samples", [1, 3, 10])
 @pytest.mark.parametrize("limit", ["cold", "far apart"])
-def test_in_the_limit_it_is_hard_em_to_the_last_bit(limit, num_samples, rng):
+def test_in_the_limit_it_is_hard_em(limit, num_samples, rng):
     codes, latents = rng.normal(size=(12, 4)), rng.normal(size=(2, 60, 4)).astype("float32")
     if limit == "far apart":
         codes, latents = 40 * codes, 40 * latents
@@ -60,10 +60,13 @@ def test_in_the_limit_it_is_hard_em_to_the_last_bit(limit, num_samples, rng):
     for _ in range(4):
         ours, theirs = (call(layer, latents, mask=mask, training=True) for layer in (soft, hard))
         np.testing.assert_array_equal(ours["samples"], np.repeat(theirs["samples"], num_samples, -1))
-        for name in ("codes", "quantized", "loss"):
-            np.testing.assert_array_equal(ours[name], theirs[name])
-        ours, theirs = ({k: v for k, v in state(layer).items() if "codebook" in k} for layer in (soft, hard))
-        assert_same_state(ours, theirs)
+        np.testing.assert_array_equal(ours["codes"], theirs["codes"])
+        for name in ("quantized", "loss"):
+            np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-6 if BACKEND == "jax" else 0)
+        for part in ("counts", "sums", "embeddings"):
+            ours, theirs = (array(getattr(layer.codebook, part)) for layer in (soft, hard))
+            # To the last bit, but that XLA rounds the same formula differently in two programs.
+            np.testing.assert_allclose(ours, theirs, rtol=3e-7 if BACKEND == "jax" else 0)
 
 
 @pytest.mark.parametrize("num_samples", [1, 3, 10])

@@ -153,12 +153,12 @@ def test_masked_codes_do_not_reach_the_loss():
     samples = random_samples(2, 60)
     masked = samples.copy()
     masked[0, 30:] = -1
-    logits = predictor(masked)
-    garbage = numpy(logits).copy()
+    logits = logits_of(predictor, masked)
+    garbage = logits.copy()
     garbage[0, 30:] = 1e4
     per_code = numpy(predictor.cross_entropy(masked, garbage)).sum() / 90
     assert float(predictor.compute_loss(x=masked, y_pred=garbage)) == pytest.approx(per_code, rel=1e-6)
-    np.testing.assert_array_equal(numpy(logits)[0, :30], logits_of(predictor, samples)[0, :30])
+    np.testing.assert_array_equal(logits[0, :30], logits_of(predictor, samples)[0, :30])
 
 
 @needs_tensorflow
@@ -234,7 +234,7 @@ def test_keras_file_round_trip_is_bit_equal(tmp_path):
     assert again.get_config() == predictor.get_config()
     for mine, other in zip(predictor.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, other)
-    np.testing.assert_array_equal(numpy(again(samples)), logits_of(predictor, samples))
+    np.testing.assert_array_equal(logits_of(again, samples), logits_of(predictor, samples))
 
 
 def test_fit_learns_a_deterministic_sequence():

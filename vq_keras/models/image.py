@@ -175,12 +175,16 @@ class ImageAutoencoder(keras.Model):
 
     def get_config(self):
         serialize = keras.saving.serialize_keras_object
+        latent_predictor = None
+        if self.latent_predictor is not None:
+            latent_predictor = serialize(self.latent_predictor)
+            latent_predictor.pop("compile_config", None)  # How it was trained alone is no part of this model.
         return {
             "bottleneck": serialize(self.bottleneck),
             "image_shape": self.image_shape,
             "architecture": self.architecture,
             "likelihood": serialize(self.likelihood),
-            "latent_predictor": None if self.latent_predictor is None else serialize(self.latent_predictor),
+            "latent_predictor": latent_predictor,
             "predictor_weight": self.predictor_weight,
             "name": self.name,
         }
