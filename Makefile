@@ -8,7 +8,8 @@ MODEL := exports/photos
 .PHONY: train test format
 
 train: .venv/installed
-	$(BIN)/python recipes/train_cifar.py --dataset photos --run-dir $(RUN)
+	$(BIN)/python recipes/train_cifar.py --dataset photos --likelihood logistic_mixture --batch-size 16 --steps 1500 \
+		--predictor after --predictor-steps 300 --run-dir $(RUN)
 	rm -rf $(MODEL)
 	$(BIN)/python export/export_image.py $(RUN) $(MODEL)
 	$(BIN)/saved_model_cli show --dir $(MODEL)/1 --tag_set serve

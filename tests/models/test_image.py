@@ -21,7 +21,14 @@ def images(count=6, shape=SHAPE):
 
 
 def predictor(**kwargs):
-    sizes = {"num_layers": 1, "hidden_dim": 16, "num_heads": 2, "feed_forward_dim": 16, "block_length": 8, "dropout": 0.0}
+    sizes = {
+        "num_layers": 1,
+        "hidden_dim": 16,
+        "num_heads": 2,
+        "feed_forward_dim": 16,
+        "block_length": 8,
+        "dropout": 0.0,
+    }
     return ImageTransformer((2, 2, 10), 16, **{**sizes, **kwargs})
 
 
