@@ -1,6 +1,8 @@
 """The image autoencoder: its loss and metrics against the parts, shapes by architecture, round trips."""
 
 import math
+import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -12,6 +14,7 @@ from vq_keras.errors import InputError
 from vq_keras.models import architectures
 from vq_keras.models.image import ImageAutoencoder
 from vq_keras.priors import ImageTransformer
+from vq_keras.training.schedules import WarmupDecay
 
 SHAPE = (8, 8, 3)
 
@@ -139,6 +142,18 @@ def test_keras_file_round_trip_is_bit_equal(tmp_path, separate):
     before, after = (m.predict({"images": images()}, verbose=0) for m in (whole, loaded))
     for name in ("codes", "nll_x", "nll_z"):
         np.testing.assert_array_equal(before[name], after[name])
+
+
+@pytest.mark.slow
+def test_a_file_loads_in_a_process_that_imported_nothing_else(tmp_path):
+    whole = model(SoftEM(16, seed=3))
+    prior = predictor()
+    prior.compile(keras.optimizers.Adam(WarmupDecay(1e-3, 1, 10)))
+    whole.with_latent_predictor(prior).save(tmp_path / "model.keras")
+    (tmp_path / "config.json").write_text("{}")
+    load = f"from vq_keras.training import runs; print(runs.load_model({str(tmp_path)!r}).bottleneck.num_codes)"
+    result = subprocess.run([sys.executable, "-c", load], capture_output=True, text=True, check=False)
+    assert result.stdout == "16\n", result.stderr
 
 
 def test_a_predictor_added_afterwards_changes_only_the_prior():

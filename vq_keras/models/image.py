@@ -5,7 +5,7 @@ import math
 import keras
 from keras import ops
 
-from vq_keras import likelihoods, metrics
+from vq_keras import bottlenecks, likelihoods, metrics, priors  # noqa: F401  A file names their classes; see below.
 from vq_keras.models import architectures
 
 
@@ -191,6 +191,7 @@ class ImageAutoencoder(keras.Model):
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
+        # Keras finds the parts' classes only where they were imported: this module imports all that a file can name.
         config = dict(config)
         for part in ("bottleneck", "likelihood", "latent_predictor"):
             if config[part] is not None:
