@@ -15,7 +15,7 @@ LAST = 1 - 2.0**-24  # the largest float32 below one
 
 def fixed(logits):
     """A step that predicts the same logits (batch, num_codes) at every position."""
-    logits = ops.convert_to_tensor(np.asarray(logits, "float32"))
+    logits = ops.convert_to_tensor(logits, "float32")
     return lambda previous, t, cache: (logits, cache)
 
 
@@ -31,12 +31,12 @@ def compiled(function):
 def draw(logits, uniforms, **kwargs):
     """Codes for logits (num_codes,) or (batch, num_codes) and uniforms (batch, length)."""
     uniforms = np.asarray(uniforms, "float32")
-    logits = np.broadcast_to(logits, (len(uniforms), np.shape(logits)[-1]))
+    logits = np.broadcast_to(logits, (len(uniforms), np.shape(logits)[-1])).astype("float32")
 
-    def run(uniforms):
+    def run(logits, uniforms):
         return generation.sample(fixed(logits), (), uniforms.shape[1], uniforms, **kwargs)
 
-    codes = compiled(run)(uniforms)
+    codes = compiled(run)(logits, uniforms)
     assert keras.backend.standardize_dtype(codes.dtype) == "int32"
     return ops.convert_to_numpy(codes)
 

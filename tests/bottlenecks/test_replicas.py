@@ -76,7 +76,7 @@ def test_initialisation_takes_the_batchs_latents(variant, results):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-@pytest.mark.parametrize("case", ["samples", "kmeans", "restart", "soft_em"])
+@pytest.mark.parametrize("case", ["samples", "kmeans", "soft_em"])
 def test_codes_lie_among_the_data(case, variant, results):
     embeddings = parts(results, case + variant, "two")["embeddings"][0]
     data = latents(EVEN)
