@@ -5,7 +5,6 @@ import pathlib
 import subprocess
 import sys
 
-import keras
 import numpy as np
 import pytest
 from harness import BACKEND
@@ -79,8 +78,7 @@ def test_initialisation_takes_the_batchs_latents(variant, results):
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("case", ["samples", "kmeans", "soft_em"])
 def test_codes_lie_among_the_data(case, variant, results):
-    if keras.backend.backend() == "jax" and "masked" in variant:
-        pytest.xfail("not understood yet: on JAX over two devices a code of a masked batch lies just outside the data")
+    """Averages of latents, none of them masked (those are at 1e6) and none the zero that stands for one."""
     embeddings = parts(results, case + variant, "two")["embeddings"][0]
     data = latents(EVEN)
     assert (embeddings >= data.min(0) - 1e-3).all()

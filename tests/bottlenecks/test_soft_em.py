@@ -50,9 +50,12 @@ def test_the_temperature_divides_the_distances():
 @pytest.mark.parametrize("num_samples", [1, 3, 10])
 @pytest.mark.parametrize("limit", ["cold", "far apart"])
 def test_in_the_limit_it_is_hard_em(limit, num_samples, rng):
-    codes, latents = rng.normal(size=(12, 4)), rng.normal(size=(2, 60, 4)).astype("float32")
+    codes, latents = rng.normal(size=(12, 4)), rng.normal(size=(2, 60, 4))
     if limit == "far apart":
-        codes, latents = 40 * codes, 40 * latents
+        # Latents beside the codes: halfway between two of them no distance makes a draw certain.
+        codes = 40 * codes
+        latents = latents + codes[rng.integers(12, size=(2, 60))]
+    latents = latents.astype("float32")
     mask = rng.uniform(size=(2, 60)) < 0.8
     arguments = {"restart_threshold": 0.3, "epsilon": 1e-5, "decay": 0.8}
     soft = make(codes, SoftEM, num_samples=num_samples, temperature=1e-9 if limit == "cold" else 1.0, **arguments)

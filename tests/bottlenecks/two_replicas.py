@@ -24,7 +24,7 @@ CASES = {
     "samples": ("vector_quantizer", {**CALM, "initializer": "samples", "decay": 0.999999}, 0.0),
     "kmeans": ("vector_quantizer", {**CALM, "initializer": "kmeans", "decay": 0.999999}, 0.0),
     "restart": ("vector_quantizer", {**CALM, "restart_threshold": 0.5, "decay": 0.5}, 0.0),
-    "soft_em": ("soft_em", {**CALM, "restart_threshold": 0.5, "decay": 0.5}, 0.0),
+    "soft_em": ("soft_em", {**CALM, "initializer": "samples", "restart_threshold": 0.5, "decay": 0.5}, 0.0),
 }
 # Batches of 8 latents; of an uneven number the last has one, so that one replica gets none.
 EVEN, UNEVEN = 24, 17

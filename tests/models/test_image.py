@@ -124,9 +124,10 @@ def test_a_few_steps_of_training_lower_the_loss(likelihood):
     x = np.repeat(images(1), 8, axis=0)
     whole = model(VectorQuantizer(16, seed=0), likelihood=likelihood, latent_predictor=predictor())
     whole.compile(keras.optimizers.Adam(3e-3))
-    history = whole.fit({"images": x}, batch_size=8, epochs=30, verbose=0).history
+    history = whole.fit({"images": x}, batch_size=8, epochs=60, verbose=0).history
     assert history["nll_x"][-1] < history["nll_x"][0]
-    assert history["nll_z"][-1] < 0.5 * history["nll_z"][0]  # One image: its codes can be learned by heart.
+    # One image: its codes can be learned by heart, between the jumps that a code's change makes. Seen: 0.12 to 0.31.
+    assert history["nll_z"][-1] < 0.5 * history["nll_z"][0]
 
 
 @pytest.mark.parametrize("separate", [False, True])
