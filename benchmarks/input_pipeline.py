@@ -1,10 +1,10 @@
 """How long does a training step wait for its images?
 
-    python benchmarks/input_pipeline.py --step-ms 20 --json input_pipeline.json
+    python benchmarks/input_pipeline.py --batch-size 16 128 --json input_pipeline.json
 
 Measures `vq_keras.data.training_batches` over as many images as CIFAR-10 has, twice: alone, as fast as it goes, and
-feeding a simulated training step, matrix products on all cores, which the pipeline must share with it as it
-would with a training step on the CPU.
+feeding the training step of a real model, with which it shares the cores where there is no accelerator. The first
+figure tells what an accelerator can be fed.
 """
 
 import dataclasses
@@ -19,7 +19,9 @@ import rich.console
 import rich.table
 import tyro
 
+from vq_keras.bottlenecks import VectorQuantizer
 from vq_keras.data import training_batches
+from vq_keras.models.image import ImageAutoencoder
 
 _NUM_IMAGES = 50_000
 _WARM_UP_STEPS = 10
@@ -29,11 +31,11 @@ _WARM_UP_STEPS = 10
 class Arguments:
     """Measures the share of a training step that is spent waiting for images."""
 
-    batch_size: tuple[int, ...] = (32, 128)
+    batch_size: tuple[int, ...] = (16, 128)
     """Batch sizes to measure."""
-    step_ms: float = 20.0
-    """Length of the simulated training step in milliseconds."""
-    steps: int = 200
+    architecture: str = "small"
+    """Of the model that is trained."""
+    steps: int = 100
     """Steps to measure for each batch size."""
     json: pathlib.Path | None = None
     """A file for the numbers."""
@@ -75,33 +77,26 @@ def waiting(batches: Iterable[dict], step: Callable[[dict], object], num_steps: 
     return {"wait_ms": 1e3 * np.median(waits), "step_ms": 1e3 * np.median(steps), "share": share}
 
 
-def simulated_step(milliseconds: float) -> Callable[[dict], object]:
-    """Work of about this length on an otherwise idle machine: as many matrix products as fit into it."""
-    matrix = np.random.default_rng(0).random((512, 512), np.float32)
-    products, start = 0, time.perf_counter()
-    while products < 10 or time.perf_counter() - start < 0.5:
-        matrix @ matrix
-        products += 1
-    number = max(1, round(milliseconds / 1e3 / (time.perf_counter() - start) * products))
-
-    def step(batch):
-        for _ in range(number):
-            matrix @ matrix
-
-    return step
+def training_step(architecture: str) -> Callable[[dict], object]:
+    """A whole step of the autoencoder, forward, backward and update, as `recipes/train_cifar.py` runs it."""
+    model = ImageAutoencoder(VectorQuantizer(256), (32, 32, 3), architecture, "logistic_mixture")
+    model.compile("adam")
+    return model.train_on_batch  # It returns the loss as a number, so that the step is done.
 
 
 def main(arguments: Arguments) -> None:
     images = np.random.default_rng(0).integers(0, 256, (_NUM_IMAGES, 32, 32, 3), np.uint8)
-    step = simulated_step(arguments.step_ms)
     rows = []
     for batch_size in arguments.batch_size:
+        step = training_step(arguments.architecture)
         alone = throughput(training_batches(images, batch_size, seed=0), arguments.steps)
         fed = waiting(training_batches(images, batch_size, seed=0), step, arguments.steps)
         rows.append({"batch_size": batch_size, "images_per_second_alone": alone, **fed})
 
     columns = ("batch size", "images/s alone", "step, ms", "wait, ms", "waiting")
-    table = rich.table.Table(*columns, title=f"Input pipeline, {_NUM_IMAGES:,} images, {keras.backend.backend()}")
+    table = rich.table.Table(
+        *columns, title=f"Input pipeline, {_NUM_IMAGES:,} images, {arguments.architecture}, {keras.backend.backend()}"
+    )
     for column in table.columns:
         column.justify = "right"
     for row in rows:
@@ -114,7 +109,12 @@ def main(arguments: Arguments) -> None:
         )
     rich.console.Console().print(table)
     if arguments.json:
-        report = {"backend": keras.backend.backend(), "num_images": _NUM_IMAGES, "results": rows}
+        report = {
+            "backend": keras.backend.backend(),
+            "architecture": arguments.architecture,
+            "num_images": _NUM_IMAGES,
+            "results": rows,
+        }
         partial = arguments.json.with_name(arguments.json.name + ".partial")
         partial.write_text(json.dumps(report, indent=2) + "\n")
         partial.replace(arguments.json)

@@ -42,6 +42,7 @@ def load(data_dir: str | os.PathLike | None, image_size: int | None = None) -> I
 
 def _import_tensorflow_datasets():
     try:
+        import absl.logging
         import tensorflow as tf
         import tensorflow_datasets as tfds
     except ImportError as error:
@@ -49,6 +50,7 @@ def _import_tensorflow_datasets():
             f"CIFAR-10 needs TensorFlow Datasets ({error}): pip install 'vq_keras[tensorflow]', or take the data set "
             "that needs no download, --dataset photos."
         ) from error
+    absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS warns of deprecated names that it uses itself.
     if keras.backend.backend() != "tensorflow":
         # TensorFlow only decodes images here, and would take all of the GPU's memory from the backend that trains.
         # Once it has started it has its devices, and says so with this error.

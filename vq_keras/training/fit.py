@@ -53,8 +53,8 @@ def fit(
 
     Args:
         model: built and compiled. With `steps_per_execution` above 1, `interval` and `steps` are multiples of it.
-        batches: given the number of steps made so far, gives endless batches: a `tf.data.Dataset`, or a generator of
-            tuples `(inputs,)` or `(inputs, targets)`.
+        batches: given the number of steps made so far, gives endless batches: a `tf.data.Dataset`, a
+            `keras.utils.PyDataset`, or a generator of tuples `(inputs,)` or `(inputs, targets)`.
         steps: steps in the whole run.
         run_dir: the run's folder, for this one model.
         interval: steps from one checkpoint to the next; the last interval is shorter if it has to be.
