@@ -140,9 +140,9 @@ def test_an_empty_batch(kind, rng):
 def test_latents_that_do_not_fit(rng):
     layer = make(rng.normal(size=(8, 3)))
     for wrong in (ops.zeros((2, 4)), keras.Input((7, 4))):
-        with pytest.raises(InputError, match="4 dimensions, but the codes have 3"):
+        with pytest.raises(InputError, match="4 dimensions, but this bottleneck has 3"):
             layer(wrong)
-    with pytest.raises(InputError, match="4 dimensions, but the codes have 3"):
+    with pytest.raises(InputError, match="4 dimensions, but this bottleneck has 3"):
         layer.encode(ops.zeros((2, 4)))
     with pytest.raises(InputError, match="do not fit 3 codebooks"):
         VectorQuantizer(8, num_codebooks=3)(ops.zeros((2, 5, 2, 4)))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from harness import BACKEND, array, call, embeddings_of, make
+from harness import BACKEND, array, assert_same_state, call, embeddings_of, make, state
 from numpy_codebook import probabilities
 
 from vq_keras.bottlenecks import SoftEM, VectorQuantizer
@@ -114,10 +114,23 @@ def test_evaluation_modes(rng):
     np.testing.assert_array_equal(embeddings_of(sample)[0], codes.astype("float32"))
 
 
-@pytest.mark.skipif(BACKEND != "tensorflow", reason="on JAX everything here is compiled by XLA already")
-def test_not_a_number_ends_in_a_valid_code(rng):
-    """A diverged run is stopped by its loss, not by a code outside the table."""
-    for kind in (SoftEM, VectorQuantizer):
-        outputs = call(make(rng.normal(size=(30, 2)), kind=kind), np.full((4, 2), np.nan, "float32"), training=True)
-        assert np.isnan(outputs["loss"])
-        assert ((outputs["samples"] >= 0) & (outputs["samples"] < 30)).all()
+@pytest.mark.parametrize("kind", [SoftEM, VectorQuantizer])
+def test_latents_that_are_no_numbers_move_nothing(kind, rng):
+    """The rows beside them end as without them; theirs get no code, and an output by which the loss says so."""
+    codes, latents = rng.normal(size=(30, 2)), rng.normal(size=(6, 2)).astype("float32")
+    broken = latents.copy()
+    broken[1, 0], broken[4, 1] = np.nan, np.inf
+    keep = np.array([True, False, True, True, False, True])
+    outputs, states = [], []
+    for values, mask in ((broken, None), (latents, keep)):
+        layer = make(codes, kind=kind)
+        outputs.append(call(layer, values, mask=mask, training=True))
+        states.append(state(layer))
+    assert_same_state(*states)
+    assert outputs[0]["loss"] == outputs[1]["loss"]
+    for name in ("codes", "samples"):
+        np.testing.assert_array_equal(outputs[0][name], outputs[1][name])
+        assert (outputs[0][name][~keep] == -1).all()
+    assert np.isnan(outputs[0]["quantized"][~keep]).all()
+    np.testing.assert_array_equal(outputs[0]["quantized"][keep], outputs[1]["quantized"][keep])
+    np.testing.assert_array_equal(array(layer.encode(broken)) == -1, ~keep)

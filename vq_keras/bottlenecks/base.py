@@ -1,9 +1,10 @@
 """What every bottleneck is, and what those with a codebook share."""
 
+import math
+
 import keras
 from keras import ops
 
-from vq_keras.bottlenecks import assignment
 from vq_keras.bottlenecks.codebook import Codebook
 from vq_keras.errors import InputError
 
@@ -13,17 +14,25 @@ class Bottleneck(keras.layers.Layer):
 
     `call(latents, mask=None, training=None)` gives a dict, always with these keys:
 
-    - `"quantized"`: what the decoder gets, shaped and typed like the latents; gradients pass straight through to
-      the latents.
+    - `"quantized"`: what the decoder gets, shaped and typed like the latents; gradients reach the latents as the
+      subclass says, mostly straight through.
     - `"codes"`: the code of each latent, int32 (batch, *positions); -1 where masked.
     - `"samples"`: the m codes drawn for each latent, int32 (batch, *positions, m); m = 1 for hard assignments.
 
     With several codebooks the last of the positions counts the codebooks: latents (batch, *positions,
     num_codebooks, dim), codes (batch, *positions, num_codebooks).
 
-    Subclasses give `encode`, `sample`, `decode` and `decode_samples`; `decode(encode(latents))` equals what `call`
-    gives in evaluation. Losses go to `add_loss`, in training and evaluation alike. Masked positions (False in
-    `mask`, shaped (batch, *positions) without the codebooks' axis) count in no loss and no statistic.
+    `decode(encode(latents))` equals what `call` gives in evaluation. Losses go to `add_loss`, in training and
+    evaluation alike. Masked positions (False in `mask`, shaped (batch, *positions) without the codebooks' axis) count
+    in no loss and no statistic. A latent with an element that is not finite gets the code -1 and moves no state; its
+    output is not a number, so that the model's loss says so.
+
+    A subclass gives three functions over flat latents, float32 (n, num_codebooks, dim):
+
+    - `_assign(flat, training)`: samples (n, num_codebooks, m) and most likely codes (n, num_codebooks, 1);
+    - `_lookup(samples)`: the mean of the vectors of m codes, float32 (n, num_codebooks, dim);
+    - `_quantize(flat, weights, training)`: quantized with its gradient, samples and codes; adds losses and moves
+      state. `weights` (n,) is 1 for latents that count and 0 for masked ones.
 
     Args:
         num_codes: codes in each codebook.
@@ -32,9 +41,108 @@ class Bottleneck(keras.layers.Layer):
 
     def __init__(self, num_codes, num_codebooks=1, **kwargs):
         super().__init__(**kwargs)
+        if num_codes < 2:
+            raise InputError(f"num_codes is {num_codes}, but a codebook needs at least 2 codes.")
+        if num_codebooks < 1:
+            raise InputError(f"num_codebooks is {num_codebooks}; give 1 or more.")
         self.num_codes = num_codes
         self.num_codebooks = num_codebooks
         self.supports_masking = True
+
+    def build(self, input_shape):
+        if self.num_codebooks > 1 and input_shape[-2] != self.num_codebooks:
+            raise InputError(
+                f"latents of shape {tuple(input_shape)} do not fit {self.num_codebooks} codebooks: "
+                f"the axis before the last has to have the size {self.num_codebooks}."
+            )
+        self.dim = input_shape[-1]
+        self.built = True
+
+    def code_shape(self, positions):
+        """The shape of the codes of latents (batch, *positions, dim), without the batch."""
+        return tuple(positions)
+
+    def call(self, latents, mask=None, training=None):
+        flat, weights = self._flat(latents), self._weights(latents, mask)
+        finite = self._finite(flat)
+        # What an absent latent gives instead: 0 where masked, and not a number where it was none.
+        absent = ops.where(ops.logical_or(finite, weights == 0), 0.0, float("nan"))[:, None, None]
+        weights = ops.where(finite, weights, 0.0)
+        present = weights[:, None, None] > 0
+        # The one place where such latents are lost, and their gradients.
+        flat = ops.where(present, flat, 0.0)
+        quantized, samples, codes = self._quantize(flat, weights, training)
+        quantized = ops.reshape(ops.where(present, quantized, absent), ops.shape(latents))
+        return {
+            "quantized": ops.cast(quantized, self.compute_dtype),
+            "codes": self._like_codes(ops.where(present, codes, -1), latents),
+            "samples": self._like_samples(ops.where(present, samples, -1), latents),
+        }
+
+    def compute_output_spec(self, latents, mask=None, training=None):
+        self._check(latents)
+        # Said and not traced: Keras traces on JAX with symbolic sizes, which the chunks of rows cannot be cut by.
+        # The number of samples is open, because training and evaluation may differ in it.
+        codes = latents.shape[:-1]
+        return {
+            "quantized": keras.KerasTensor(latents.shape, dtype=self.compute_dtype),
+            "codes": keras.KerasTensor(codes, dtype="int32"),
+            "samples": keras.KerasTensor((*codes, None), dtype="int32"),
+        }
+
+    def compute_mask(self, latents, previous_mask):
+        return {"quantized": previous_mask, "codes": previous_mask, "samples": previous_mask}
+
+    def encode(self, latents):
+        """The most likely code of each latent, int32 (batch, *positions)."""
+        flat = self._flat(latents)
+        codes = self._assign(flat, training=False)[1]
+        return self._like_codes(ops.where(self._finite(flat)[:, None, None], codes, -1), latents)
+
+    def sample(self, latents):
+        """Codes drawn as in training, int32 (batch, *positions, m)."""
+        flat = self._flat(latents)
+        samples = self._assign(flat, training=True)[0]
+        return self._like_samples(ops.where(self._finite(flat)[:, None, None], samples, -1), latents)
+
+    def decode(self, codes):
+        """The vectors of codes (batch, *positions), in the compute dtype; zero for -1."""
+        return self.decode_samples(ops.expand_dims(codes, -1))
+
+    def decode_samples(self, samples):
+        """The mean of the vectors of m codes, (batch, *positions, m) -> (batch, *positions, dim)."""
+        flat = ops.reshape(ops.cast(samples, "int32"), (-1, self.num_codebooks, samples.shape[-1]))
+        vectors = self._lookup(flat)
+        return ops.cast(ops.reshape(vectors, (*ops.shape(samples)[:-1], self.dim)), self.compute_dtype)
+
+    def _check(self, latents):
+        if latents.shape[-1] != self.dim:
+            raise InputError(f"latents have {latents.shape[-1]} dimensions, but this bottleneck has {self.dim}.")
+
+    def _flat(self, latents):
+        self._check(latents)
+        return ops.reshape(ops.cast(latents, "float32"), (-1, self.num_codebooks, self.dim))
+
+    def _finite(self, flat):
+        # A sum is not finite where any of its terms is not, and costs one pass.
+        return ops.isfinite(ops.sum(flat, axis=(1, 2)))
+
+    def _weights(self, latents, mask):
+        """1 for each latent that counts and 0 for each that is masked, float32 (n,)."""
+        wanted = latents.shape[: -1 if self.num_codebooks == 1 else -2]
+        if mask is None:
+            return ops.reshape(ops.ones(ops.shape(latents)[: len(wanted)]), (-1,))
+        given = mask.shape
+        known = [pair for pair in zip(wanted, given, strict=False) if None not in pair]
+        if len(wanted) != len(given) or any(want != have for want, have in known):
+            raise InputError(f"the mask has the shape {tuple(given)}, but these latents need {tuple(wanted)}.")
+        return ops.reshape(ops.cast(ops.cast(mask, "bool"), "float32"), (-1,))
+
+    def _like_codes(self, codes, latents):
+        return ops.reshape(codes, ops.shape(latents)[:-1])
+
+    def _like_samples(self, samples, latents):
+        return ops.reshape(samples, (*ops.shape(latents)[:-1], samples.shape[-1]))
 
     def get_config(self):
         return {**super().get_config(), "num_codes": self.num_codes, "num_codebooks": self.num_codebooks}
@@ -46,6 +154,13 @@ def straight_through(latents, quantized):
     Written so that the forward value is `quantized` to the last bit: latents + (quantized - latents) is not.
     """
     return ops.stop_gradient(quantized) + (latents - ops.stop_gradient(latents))
+
+
+def mean_over_elements(values, weights):
+    """The mean over the elements of those rows of values (n, ...) that `weights` (n,) counts; 0 without any."""
+    size = math.prod(values.shape[1:])
+    weights_of_elements = ops.reshape(weights, (-1, *(1 for _ in values.shape[1:])))
+    return ops.sum(values * weights_of_elements) / (ops.maximum(ops.sum(weights), 1.0) * size)
 
 
 class CodebookBottleneck(Bottleneck):
@@ -85,113 +200,29 @@ class CodebookBottleneck(Bottleneck):
         )
 
     def build(self, input_shape):
-        if self.num_codebooks > 1 and input_shape[-2] != self.num_codebooks:
-            raise InputError(
-                f"latents of shape {tuple(input_shape)} do not fit {self.num_codebooks} codebooks: "
-                f"the axis before the last has to have the size {self.num_codebooks}."
-            )
-        self.dim = input_shape[-1]
+        super().build(input_shape)
         self.codebook.build(input_shape)
-        self.built = True
 
-    def call(self, latents, mask=None, training=None):
-        flat = self._flat(latents)
-        weights = self._weights(flat, latents, mask)
-        present = weights[:, None, None] > 0
-        if mask is not None:
-            # The one place where masked latents, which may be no numbers at all, are lost, and their gradients.
-            flat = ops.where(present, flat, 0.0)
+    def _quantize(self, flat, weights, training):
         moving = bool(training) and self.trainable
         if moving:
             self.codebook.initialise(ops.stop_gradient(flat), weights)
         samples, codes = self._assign(flat, training)
-        if mask is not None:
-            samples, codes = ops.where(present, samples, -1), ops.where(present, codes, -1)
-        vectors = self.codebook.lookup(samples)
+        vectors = self._lookup(samples)
         if moving:
             self.codebook.move(ops.stop_gradient(flat), samples, weights)
 
         # Behind the sums over replicas in `move`: the first of them lets the next replica begin its step, and Keras
         # then forgets the losses that this one has added.
-        self.add_loss(self.commitment_weight * self._distance(flat, ops.stop_gradient(vectors), weights))
+        commitment = mean_over_elements(ops.square(flat - ops.stop_gradient(vectors)), weights)
+        self.add_loss(self.commitment_weight * commitment)
         if self.codebook.update == "gradient":
-            self.add_loss(self.codebook_weight * self._distance(ops.stop_gradient(flat), vectors, weights))
+            codebook_loss = mean_over_elements(ops.square(ops.stop_gradient(flat) - vectors), weights)
+            self.add_loss(self.codebook_weight * codebook_loss)
+        return straight_through(flat, vectors), samples, codes
 
-        quantized = ops.reshape(straight_through(flat, vectors), ops.shape(latents))
-        return {
-            "quantized": ops.cast(quantized, self.compute_dtype),
-            "codes": self._like_codes(codes, latents),
-            "samples": self._like_samples(samples, latents),
-        }
-
-    def compute_output_spec(self, latents, mask=None, training=None):
-        self._check(latents)
-        # Said and not traced: Keras traces on JAX with symbolic sizes, which the chunks of rows cannot be cut by.
-        # The number of samples is open, because training and evaluation may differ in it.
-        codes = latents.shape[:-1]
-        return {
-            "quantized": keras.KerasTensor(latents.shape, dtype=self.compute_dtype),
-            "codes": keras.KerasTensor(codes, dtype="int32"),
-            "samples": keras.KerasTensor((*codes, None), dtype="int32"),
-        }
-
-    def compute_mask(self, latents, previous_mask):
-        return {"quantized": previous_mask, "codes": previous_mask, "samples": previous_mask}
-
-    def encode(self, latents):
-        """The nearest code of each latent, int32 (batch, *positions)."""
-        return self._like_codes(assignment.nearest(self._flat(latents), self.codebook.embeddings), latents)
-
-    def sample(self, latents):
-        """Codes drawn as in training, int32 (batch, *positions, m)."""
-        samples, _ = self._assign(self._flat(latents), training=True)
-        return self._like_samples(samples, latents)
-
-    def decode(self, codes):
-        """The vectors of codes (batch, *positions), in the compute dtype; zero for -1."""
-        return self.decode_samples(ops.expand_dims(codes, -1))
-
-    def decode_samples(self, samples):
-        """The mean of the vectors of m codes, (batch, *positions, m) -> (batch, *positions, dim)."""
-        flat = ops.reshape(ops.cast(samples, "int32"), (-1, self.num_codebooks, samples.shape[-1]))
-        vectors = self.codebook.lookup(flat)
-        return ops.cast(ops.reshape(vectors, (*ops.shape(samples)[:-1], self.dim)), self.compute_dtype)
-
-    def _assign(self, flat, training):
-        """(samples (n, num_codebooks, m), codes (n, num_codebooks, 1)) of latents (n, num_codebooks, dim)."""
-        raise AttributeError(f"{type(self).__name__} has no rule that assigns codes.")
-
-    def _check(self, latents):
-        if latents.shape[-1] != self.dim:
-            raise InputError(f"latents have {latents.shape[-1]} dimensions, but the codes have {self.dim}.")
-
-    def _flat(self, latents):
-        self._check(latents)
-        return ops.reshape(ops.cast(latents, "float32"), (-1, self.num_codebooks, self.dim))
-
-    def _weights(self, flat, latents, mask):
-        """1 for each latent that counts and 0 for each that is masked, float32 (n,)."""
-        if mask is None:
-            return ops.ones(ops.shape(flat)[:1])
-        wanted, given = latents.shape[: -1 if self.num_codebooks == 1 else -2], mask.shape
-        known = [pair for pair in zip(wanted, given, strict=False) if None not in pair]
-        if len(wanted) != len(given) or any(want != have for want, have in known):
-            raise InputError(f"the mask has the shape {tuple(given)}, but these latents need {tuple(wanted)}.")
-        return ops.reshape(ops.cast(ops.cast(mask, "bool"), "float32"), (-1,))
-
-    def _like_codes(self, codes, latents):
-        return ops.reshape(codes, ops.shape(latents)[:-1])
-
-    def _like_samples(self, samples, latents):
-        return ops.reshape(samples, (*ops.shape(latents)[:-1], samples.shape[-1]))
-
-    def _distance(self, latents, vectors, weights):
-        """Mean squared difference over the elements of unmasked positions, 0 where all are masked.
-
-        At masked positions both the latents and the vectors are zero.
-        """
-        elements = ops.maximum(ops.sum(weights), 1.0) * (self.num_codebooks * self.dim)
-        return ops.sum(ops.square(latents - vectors)) / elements
+    def _lookup(self, samples):
+        return self.codebook.lookup(samples)
 
     def get_config(self):
         weights = {"commitment_weight": self.commitment_weight, "codebook_weight": self.codebook_weight}

@@ -50,7 +50,7 @@ class Codebook(keras.layers.Layer):
     rightly serves less than that share of the data is moved now and then; 0 turns restarts off.
 
     Args:
-        num_codes: codes in each codebook, at least 2.
+        num_codes: codes in each codebook.
         num_codebooks: independent codebooks.
         update: "ema" or "gradient".
         decay: of counts and sums, in [0, 1).
@@ -76,10 +76,6 @@ class Codebook(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if num_codes < 2:
-            raise InputError(f"num_codes is {num_codes}, but a codebook needs at least 2 codes.")
-        if num_codebooks < 1:
-            raise InputError(f"num_codebooks is {num_codebooks}; give 1 or more.")
         if update not in ("ema", "gradient"):
             raise InputError(f'update is {update!r}; give "ema" or "gradient".')
         if not 0 <= decay < 1:
