@@ -1,11 +1,12 @@
 # `make train`: the main job on embedded images, from nothing to a SavedModel.
-# `make test`: all checks. Both make .venv first where it is missing or older than setup.cfg.
+# `make test`: all checks but the slow tests, which are `make slow`. Each makes .venv first where it is missing or
+# older than setup.cfg.
 PYTHON ?= python3
 BIN := .venv/bin
 RUN := runs/photos
 MODEL := exports/photos
 
-.PHONY: train test format
+.PHONY: train test slow format
 
 train: .venv/installed
 	$(BIN)/python recipes/train_cifar.py --dataset photos --likelihood logistic_mixture --batch-size 16 --steps 1500 \
@@ -17,8 +18,12 @@ train: .venv/installed
 test: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q -n 2
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q -n 2 -m "not slow"
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 -m "not slow"
+
+slow: .venv/installed
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q -n 2 -m slow
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 -m slow
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

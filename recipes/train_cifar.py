@@ -1,6 +1,7 @@
 """Trains, evaluates and samples a discrete autoencoder of images with its latent predictor."""
 
 import dataclasses
+import json
 import os
 import sys
 from pathlib import Path
@@ -34,6 +35,13 @@ SIZES = {
     "oord2017": Sizes(512, 64 / 512, 2e-4, "after", 6, 512, 8, 256, 0.1),
     "roy2018": Sizes(256, 1.0, 5e-4, "joint", 6, 512, 8, 256, 0.1),
 }
+# What the options below mean something for, beside num_codes.
+OWN_OPTIONS = {
+    "vector_quantizer": ("update", "decay", "commitment_weight", "seed"),
+    "soft_em": ("num_samples", "temperature", "decay", "commitment_weight", "seed"),
+    **dict.fromkeys(("gumbel_softmax", "semantic_hashing", "product", "residual", "grouped_residual"), ("seed",)),
+    **dict.fromkeys(("sim_vq", "cosine", "random_projection"), ("seed",)),
+}
 CHOICES = {
     "codebooks": ("shared", "separate"),
     "predictor": ("joint", "after", "none"),
@@ -62,7 +70,11 @@ class Config:
     architecture: str = "small"
     """Encoder and decoder: small (for two CPU cores), oord2017, roy2018."""
     bottleneck: str = "vector_quantizer"
-    """vector_quantizer (hard EM with --update ema) or soft_em (Monte-Carlo EM)."""
+    """vector_quantizer (hard EM with --update ema), soft_em (Monte-Carlo EM), gumbel_softmax, semantic_hashing,
+    product, residual, grouped_residual, finite_scalar, lookup_free, binary_spherical, sim_vq, cosine,
+    random_projection."""
+    bottleneck_arguments: str = "{}"
+    """More arguments of the bottleneck, as JSON: '{"num_stages": 4}' for residual."""
     update: str = "ema"
     """How vector_quantizer learns its codebook: ema or gradient."""
     num_codes: int | None = None
@@ -74,9 +86,9 @@ class Config:
     temperature: float | None = None
     """Of soft_em's draws; by architecture: roy2018 1, oord2017 1/8, small 1/64."""
     decay: float = 0.99
-    """Of the codebook's moving averages."""
+    """Of the codebook's moving averages (vector_quantizer and soft_em)."""
     commitment_weight: float = 0.25
-    """Weight of the commitment loss."""
+    """Weight of the commitment loss (vector_quantizer and soft_em)."""
     likelihood: str = "categorical"
     """p(image | codes): categorical (256 grey levels), logistic_mixture, gaussian, mse."""
 
@@ -135,44 +147,51 @@ def resolve(config):
 
 
 def make_bottleneck(config):
+    """The bottleneck; with learned maps around it where it fixes the dimensions of its latents."""
     from vq_keras import bottlenecks
-    from vq_keras.models.architectures import LATENTS_PER_POSITION
+    from vq_keras.models import architectures
 
-    arguments = {
-        "num_codes": config.num_codes,
-        "num_codebooks": LATENTS_PER_POSITION if config.codebooks == "separate" else 1,
-        "decay": config.decay,
-        "commitment_weight": config.commitment_weight,
-        "update": config.update,
-        "seed": config.seed,
-    }
-    if config.bottleneck == "soft_em":
-        arguments |= {"num_samples": config.num_samples, "temperature": config.temperature}
-    return bottlenecks.get(config.bottleneck, **arguments)
+    try:
+        more = json.loads(config.bottleneck_arguments)
+    except ValueError:
+        raise InputError(f"--bottleneck-arguments is {config.bottleneck_arguments!r}, which is no JSON.") from None
+    arguments = {"num_codes": config.num_codes}
+    arguments |= {name: getattr(config, name) for name in OWN_OPTIONS.get(config.bottleneck, ())}
+    if config.codebooks == "separate":
+        arguments["num_codebooks"] = architectures.LATENTS_PER_POSITION
+    try:
+        bottleneck = bottlenecks.get(config.bottleneck, **arguments | more)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{config.bottleneck} does not take {arguments | more}: {error}") from None
+    needed = getattr(bottleneck, "latent_dim", None)
+    fits = needed in (None, architectures.get(config.architecture).latent_dim)
+    return bottleneck if fits else bottlenecks.Projected(bottleneck)
 
 
 def make_model(config, image_shape, bottleneck):
+    from vq_keras.models import architectures
     from vq_keras.models.image import ImageAutoencoder
 
+    code_shape = bottleneck.code_shape(architectures.get(config.architecture).code_shape(image_shape))
     return ImageAutoencoder(
         bottleneck,
         image_shape,
         config.architecture,
         config.likelihood,
-        latent_predictor=make_predictor(config, image_shape) if config.predictor == "joint" else None,
+        latent_predictor=make_predictor(config, bottleneck, code_shape) if config.predictor == "joint" else None,
     )
 
 
-def make_predictor(config, image_shape):
-    from vq_keras.models import architectures
-    from vq_keras.models.architectures import LATENTS_PER_POSITION
+def make_predictor(config, bottleneck, code_shape):
     from vq_keras.priors import ImageTransformer
 
     sizes = SIZES[config.architecture]
     return ImageTransformer(
-        architectures.get(config.architecture).code_shape(image_shape),
-        config.num_codes,
-        num_codebooks=LATENTS_PER_POSITION if config.codebooks == "separate" else 1,
+        code_shape,
+        bottleneck.num_codes,
+        num_codebooks=bottleneck.num_codebooks,
         num_layers=config.predictor_layers,
         hidden_dim=config.predictor_dim,
         num_heads=sizes.predictor_heads,
@@ -231,7 +250,7 @@ def train(config, model, data):
         for batch in batches(start_step):
             yield (encode.predict_on_batch(batch["images"]).reshape(config.batch_size, -1, 1),)
 
-    predictor = make_predictor(config, data.image_shape)
+    predictor = make_predictor(config, model.bottleneck, model.code_shape)
     predictor.compile(optimizer=make_optimizer(config, config.predictor_steps))
     run_dir = config.run_dir / "predictor"
     history = fit(

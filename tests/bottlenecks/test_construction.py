@@ -4,22 +4,68 @@ import keras
 import numpy as np
 import pytest
 
-from vq_keras.bottlenecks import NAMES, Bottleneck, SoftEM, VectorQuantizer, get
+from vq_keras.bottlenecks import (
+    NAMES,
+    Bottleneck,
+    FiniteScalarQuantizer,
+    GroupedQuantizer,
+    GumbelSoftmax,
+    LookupFreeQuantizer,
+    ProductQuantizer,
+    RandomProjectionQuantizer,
+    ResidualQuantizer,
+    SemanticHashing,
+    SoftEM,
+    VectorQuantizer,
+    get,
+)
 from vq_keras.bottlenecks.codebook import Codebook
 from vq_keras.errors import InputError
 
+KINDS = {
+    "vector_quantizer": VectorQuantizer,
+    "soft_em": SoftEM,
+    "gumbel_softmax": GumbelSoftmax,
+    "semantic_hashing": SemanticHashing,
+    "product": ProductQuantizer,
+    "residual": ResidualQuantizer,
+    "grouped_residual": GroupedQuantizer,
+    "finite_scalar": FiniteScalarQuantizer,
+    "lookup_free": LookupFreeQuantizer,
+    "binary_spherical": LookupFreeQuantizer,
+    "sim_vq": VectorQuantizer,
+    "cosine": VectorQuantizer,
+    "random_projection": RandomProjectionQuantizer,
+}
+
 
 def test_by_name():
-    assert {"vector_quantizer": VectorQuantizer, "soft_em": SoftEM} == NAMES
-    for name, kind in NAMES.items():
-        bottleneck = get(name, num_codes=7, decay=0.5, name="layer")
+    assert set(NAMES) == set(KINDS)
+    for name, kind in KINDS.items():
+        bottleneck = get(name, num_codes=256, name="layer")
         assert type(bottleneck) is kind
         assert isinstance(bottleneck, Bottleneck)
-        assert (bottleneck.name, bottleneck.num_codes, bottleneck.codebook.decay) == ("layer", 7, 0.5)
+        assert (bottleneck.name, bottleneck.num_codes) == ("layer", 240 if name == "finite_scalar" else 256)
+
+
+def test_by_name_with_arguments():
+    assert get("soft_em", num_codes=7, decay=0.5).codebook.decay == 0.5
+    assert get("sim_vq", num_codes=7).codebook.update == "linear"
+    assert get("cosine", num_codes=7).codebook.cosine
+    assert get("binary_spherical", num_codes=8).spherical
+    assert not get("lookup_free", num_codes=8).spherical
+    assert get("finite_scalar", levels=(3, 4)).num_codes == 12
+    product = get("product", num_codes=64, num_blocks=3, of="soft_em", num_samples=4)
+    assert (product.bottleneck.num_codes, product.bottleneck.num_codebooks, product.bottleneck.num_samples) == (4, 3, 4)
+    residual = get("residual", num_codes=8, num_stages=3, dropout=0.25, decay=0.7, seed=5)
+    assert [stage.codebook.seed for stage in residual.stages] == [5, 6, 7]
+    assert (residual.dropout, residual.stages[2].codebook.decay) == (0.25, 0.7)
+    grouped = get("grouped_residual", num_codes=8, num_groups=2, num_stages=3)
+    assert grouped.code_shape((4,)) == (4, 6)
 
 
 def test_unknown_names():
-    with pytest.raises(InputError, match="no bottleneck 'vq'; the known ones are soft_em, vector_quantizer"):
+    with pytest.raises(InputError, match=r"no bottleneck 'vq'; the known ones are .*residual, sem"):
         get("vq", num_codes=7)
 
 
@@ -29,7 +75,7 @@ def test_unknown_names():
     [
         ({"num_codes": 1}, "num_codes is 1"),
         ({"num_codebooks": 0}, "num_codebooks is 0"),
-        ({"update": "adam"}, 'update is \'adam\'; give "ema" or "gradient"'),
+        ({"update": "adam"}, "update is 'adam'; give one of ema, gradient, linear"),
         ({"decay": 1.0}, r"decay is 1.0; give a number in \[0, 1\)"),
         ({"decay": -0.1}, "decay is -0.1"),
         ({"decay": float("nan")}, "decay is nan"),
@@ -72,7 +118,21 @@ def test_embeddings_that_do_not_fit(shape):
 @pytest.mark.parametrize(
     "bottleneck",
     [
-        VectorQuantizer(5, 2, "gradient", 0.5, 1e-3, "normal", 0.2, 0.3, 0.4, 9),
+        VectorQuantizer(
+            num_codes=5,
+            num_codebooks=2,
+            update="gradient",
+            decay=0.5,
+            epsilon=1e-3,
+            initializer="normal",
+            restart_threshold=0.2,
+            cosine=True,
+            rotation=True,
+            commitment_weight=0.3,
+            codebook_weight=0.4,
+            orthogonal_weight=0.5,
+            seed=9,
+        ),
         SoftEM(5, 3, 2.0, "sample", 9, num_codebooks=2, decay=0.5, commitment_weight=0.7),
     ],
     ids=["vector_quantizer", "soft_em"],

@@ -1,8 +1,7 @@
-"""Which codes belong to which latents: nearest, or drawn in proportion to exp(-distance).
+"""Which codes belong to which latents, nearest or drawn in proportion to exp(-distance), and the vectors of codes.
 
-Pure functions over `latents` (n, num_codebooks, dim) and `embeddings` (num_codebooks, num_codes, dim), in float32,
-through which no gradient flows. No tensor of n x num_codes elements exists: the distances are computed for some rows
-at a time.
+Pure functions over `latents` (n, num_codebooks, dim) and `embeddings` (num_codebooks, num_codes, dim), in float32.
+No tensor of n x num_codes elements exists: the distances are computed for some rows at a time.
 """
 
 from keras import ops
@@ -15,7 +14,7 @@ MAX_DISTANCES = 2**22
 
 
 def nearest(latents, embeddings):
-    """The nearest code of each latent (oord2017 equation 1); the lowest id among equally near ones.
+    """The nearest code of each latent (oord2017 equation 1); the lowest id among equally near ones. No gradient.
 
     Args:
         latents: float32 (n, num_codebooks, dim).
@@ -29,13 +28,13 @@ def nearest(latents, embeddings):
     def rows(x):
         return _best(negative_distances(x))[1]
 
-    return _by_chunks(rows, [latents], embeddings)
+    return by_chunks(rows, [latents], embeddings)
 
 
 def drawn(latents, embeddings, uniforms, temperature):
     """Codes drawn with replacement with p(k) proportional to exp(-|x - e_k|^2 / temperature), and the nearest ones.
 
-    The E step of Monte-Carlo EM (roy2018 section 3.2), where the temperature is 1.
+    The E step of Monte-Carlo EM (roy2018 section 3.2), where the temperature is 1. No gradient.
 
     Args:
         latents: float32 (n, num_codebooks, dim).
@@ -55,8 +54,39 @@ def drawn(latents, embeddings, uniforms, temperature):
         weights = ops.exp((logits - best) / temperature)
         return ops.concatenate([codes, inverse_cdf.draw_weighted(weights, u)], axis=-1)
 
-    both = _by_chunks(rows, [latents, uniforms], embeddings)
+    both = by_chunks(rows, [latents, uniforms], embeddings)
     return both[..., 1:], both[..., :1]
+
+
+def lookup(embeddings, samples):
+    """The mean of the vectors of m codes; zero for a masked position, where all m codes are -1.
+
+    Args:
+        embeddings: float32 (num_codebooks, num_codes, dim); they get the gradient.
+        samples: int32 (n, num_codebooks, m).
+
+    Returns:
+        float32 (n, num_codebooks, dim).
+    """
+    num_codebooks, num_codes, dim = embeddings.shape
+    table = ops.reshape(embeddings, (-1, dim))
+    of_codes = rows(samples, num_codebooks, num_codes)
+    mean = mean_over_samples(lambda sample: ops.take(table, of_codes[..., sample], axis=0), samples.shape[-1])
+    return ops.where(samples[..., :1] >= 0, mean, 0.0)
+
+
+def rows(samples, num_codebooks, num_codes):
+    """Rows of a flattened (num_codebooks * num_codes, dim) table; row 0 for masked positions."""
+    offsets = ops.arange(num_codebooks, dtype="int32")[:, None] * num_codes
+    return ops.where(samples >= 0, samples + offsets, 0)
+
+
+def mean_over_samples(function, number):
+    """The mean of function(0) .. function(number - 1), to the last bit their value where they are all equal."""
+    first = function(0)
+    if number == 1:
+        return first
+    return first + sum(function(index) - first for index in range(1, number)) / number
 
 
 def _prepared(latents, embeddings):
@@ -83,14 +113,17 @@ def _best(scores):
     return best, ops.cast(codes, "int32")
 
 
-def _by_chunks(function, tensors, embeddings):
+def by_chunks(function, tensors, embeddings):
     """function(*tensors), computed for as many rows at a time as MAX_DISTANCES allows."""
     num_codebooks, num_codes, _ = embeddings.shape
     limit = max(1, MAX_DISTANCES // (num_codebooks * num_codes))
-    if tensors[0].shape[0] is not None and tensors[0].shape[0] <= limit:
+    num_rows = ops.shape(tensors[0])[0]
+    if isinstance(num_rows, int) and num_rows <= limit:
+        return function(*tensors)
+    if type(num_rows).__module__.startswith("jax"):
+        # A symbolic size: Keras asks a layer around this one for its shapes alone, and nothing is computed.
         return function(*tensors)
 
-    num_rows = ops.shape(tensors[0])[0]
     num_chunks = 1 + num_rows // limit
     size = (num_rows + num_chunks - 1) // num_chunks  # Equal chunks: hardly a row of filler.
     chunks = []

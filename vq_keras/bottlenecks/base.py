@@ -5,7 +5,6 @@ import math
 import keras
 from keras import ops
 
-from vq_keras.bottlenecks.codebook import Codebook
 from vq_keras.errors import InputError
 
 
@@ -31,13 +30,19 @@ class Bottleneck(keras.layers.Layer):
 
     - `_assign(flat, training)`: samples (n, num_codebooks, m) and most likely codes (n, num_codebooks, 1);
     - `_lookup(samples)`: the mean of the vectors of m codes, float32 (n, num_codebooks, dim);
-    - `_quantize(flat, weights, training)`: quantized with its gradient, samples and codes; adds losses and moves
-      state. `weights` (n,) is 1 for latents that count and 0 for masked ones.
+    - `_quantize(flat, weights, training, num_examples)`: quantized with its gradient, samples and codes; adds losses
+      and moves state. `weights` (n,) is 1 for latents that count and 0 for masked ones; the rows are those of so many
+      examples, as many of each, one example after another.
 
     Args:
         num_codes: codes in each codebook.
         num_codebooks: independent codebooks.
+
+    Attributes:
+        passes_straight_through: whether the gradient of `quantized` reaches the latents unchanged, and nothing else.
     """
+
+    passes_straight_through = True
 
     def __init__(self, num_codes, num_codebooks=1, **kwargs):
         super().__init__(**kwargs)
@@ -71,7 +76,7 @@ class Bottleneck(keras.layers.Layer):
         present = weights[:, None, None] > 0
         # The one place where such latents are lost, and their gradients.
         flat = ops.where(present, flat, 0.0)
-        quantized, samples, codes = self._quantize(flat, weights, training)
+        quantized, samples, codes = self._quantize(flat, weights, training, ops.shape(latents)[0])
         quantized = ops.reshape(ops.where(present, quantized, absent), ops.shape(latents))
         return {
             "quantized": ops.cast(quantized, self.compute_dtype),
@@ -161,69 +166,3 @@ def mean_over_elements(values, weights):
     size = math.prod(values.shape[1:])
     weights_of_elements = ops.reshape(weights, (-1, *(1 for _ in values.shape[1:])))
     return ops.sum(values * weights_of_elements) / (ops.maximum(ops.sum(weights), 1.0) * size)
-
-
-class CodebookBottleneck(Bottleneck):
-    """A bottleneck that replaces each latent by vectors of a codebook; a subclass says which.
-
-    Args:
-        num_codes, num_codebooks, update, decay, epsilon, initializer, restart_threshold, seed: see `Codebook`.
-        commitment_weight: weight of the commitment loss, the mean over all elements of |z_e - sg(z_q)|^2. The papers
-            write a squared norm, the sum over the dimensions of a latent; the mean, as in roy2018's released code,
-            keeps the weight independent of `dim`.
-        codebook_weight: likewise of the codebook loss |sg(z_e) - z_q|^2, which exists for `update="gradient"` only.
-    """
-
-    def __init__(
-        self,
-        num_codes,
-        num_codebooks=1,
-        update="ema",
-        decay=0.99,
-        epsilon=1e-5,
-        initializer="samples",
-        restart_threshold=0.1,
-        commitment_weight=0.25,
-        codebook_weight=1.0,
-        seed=None,
-        **kwargs,
-    ):
-        super().__init__(num_codes, num_codebooks, **kwargs)
-        if commitment_weight < 0:
-            raise InputError(f"commitment_weight is {commitment_weight}; give 0 or more.")
-        if codebook_weight < 0:
-            raise InputError(f"codebook_weight is {codebook_weight}; give 0 or more.")
-        self.commitment_weight = commitment_weight
-        self.codebook_weight = codebook_weight
-        self.codebook = Codebook(
-            num_codes, num_codebooks, update, decay, epsilon, initializer, restart_threshold, seed, name="codebook"
-        )
-
-    def build(self, input_shape):
-        super().build(input_shape)
-        self.codebook.build(input_shape)
-
-    def _quantize(self, flat, weights, training):
-        moving = bool(training) and self.trainable
-        if moving:
-            self.codebook.initialise(ops.stop_gradient(flat), weights)
-        samples, codes = self._assign(flat, training)
-        vectors = self._lookup(samples)
-        if moving:
-            self.codebook.move(ops.stop_gradient(flat), samples, weights)
-
-        # Behind the sums over replicas in `move`: the first of them lets the next replica begin its step, and Keras
-        # then forgets the losses that this one has added.
-        commitment = mean_over_elements(ops.square(flat - ops.stop_gradient(vectors)), weights)
-        self.add_loss(self.commitment_weight * commitment)
-        if self.codebook.update == "gradient":
-            codebook_loss = mean_over_elements(ops.square(ops.stop_gradient(flat) - vectors), weights)
-            self.add_loss(self.codebook_weight * codebook_loss)
-        return straight_through(flat, vectors), samples, codes
-
-    def _lookup(self, samples):
-        return self.codebook.lookup(samples)
-
-    def get_config(self):
-        weights = {"commitment_weight": self.commitment_weight, "codebook_weight": self.codebook_weight}
-        return {**super().get_config(), **self.codebook.arguments(), **weights}

@@ -4,24 +4,19 @@ import keras
 from keras import ops
 
 from vq_keras.bottlenecks import assignment, replicas
+from vq_keras.bottlenecks.saved_seed import SavedSeed
+from vq_keras.bottlenecks.sphere import l2_normalize
 from vq_keras.errors import InputError
 
 KMEANS_ITERATIONS = 10
 INITIALIZERS = ("samples", "kmeans", "normal")
+UPDATES = ("ema", "gradient", "linear")
 
 
-def _mean(function, number):
-    """The mean of function(0) .. function(number - 1), to the last bit their value where they are all equal."""
-    first = function(0)
-    if number == 1:
-        return first
-    return first + sum(function(index) - first for index in range(1, number)) / number
-
-
-class Codebook(keras.layers.Layer):
+class Codebook(SavedSeed, keras.layers.Layer):
     r"""Embedding vectors and the statistics that move them.
 
-    Two ways to learn the embeddings:
+    Three ways to learn the embeddings:
 
     - `update="ema"` (oord2017 appendix A.1, roy2018 equations 3 and 4). With n_k and s_k the number and the sum of
       the latents assigned to code k in a batch,
@@ -35,6 +30,14 @@ class Codebook(keras.layers.Layer):
     - `update="gradient"`: `e = embeddings + displacement`, where only the displacement is trained, by the codebook
       loss. The split lets initialisation and restarts move a code as state: a trainable weight that is assigned
       during a JAX training step keeps its old value.
+    - `update="linear"` (SimVQ, Zhu et al. 2024): `e = embeddings W` with one trained (dim, dim) matrix W for all codes
+      of a codebook, which begins as the identity. All codes move with any that is used, so none is left behind, and
+      there are no restarts. The paper draws the frozen embeddings from a normal distribution; here they are latents of
+      the first batch like any other codebook's, so that data far from the origin are reached too.
+
+    With `cosine` latents and codes are compared on the unit sphere (ViT-VQGAN, Yu et al. 2021): the latents come
+    normalised, and the embeddings are normalised when read. Averages of unit vectors that are normalised when read are
+    spherical k-means.
 
     Counts start above zero with sums = counts x embeddings. With counts of zero the first step would divide the
     codes without a latent by nearly zero, and those of 1 code in 512 would take all the data from then on.
@@ -52,11 +55,12 @@ class Codebook(keras.layers.Layer):
     Args:
         num_codes: codes in each codebook.
         num_codebooks: independent codebooks.
-        update: "ema" or "gradient".
+        update: "ema", "gradient" or "linear".
         decay: of counts and sums, in [0, 1).
         epsilon: of the Laplace smoothing, at least 0.
         initializer: "samples", "kmeans" or "normal" (mean 0, variance 1).
         restart_threshold: in [0, 1), relative to the mean count.
+        cosine: whether the embeddings are unit vectors.
         seed: of initialisation and restarts.
 
     Raises:
@@ -72,12 +76,13 @@ class Codebook(keras.layers.Layer):
         epsilon=1e-5,
         initializer="samples",
         restart_threshold=0.1,
+        cosine=False,
         seed=None,
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if update not in ("ema", "gradient"):
-            raise InputError(f'update is {update!r}; give "ema" or "gradient".')
+        if update not in UPDATES:
+            raise InputError(f"update is {update!r}; give one of {', '.join(UPDATES)}.")
         if not 0 <= decay < 1:
             raise InputError(f"decay is {decay}; give a number in [0, 1). To freeze a codebook set trainable=False.")
         if epsilon < 0:
@@ -93,6 +98,7 @@ class Codebook(keras.layers.Layer):
         self.epsilon = epsilon
         self.initializer = initializer
         self.restart_threshold = restart_threshold
+        self.cosine = cosine
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
 
@@ -111,17 +117,29 @@ class Codebook(keras.layers.Layer):
             self.sums = self.add_weight(
                 shape=shape, initializer=lambda shape, dtype: self.anchors + 0.0, name="sums", **state
             )
-        else:
+        elif self.update == "gradient":
             self.displacement = self.add_weight(
                 shape=shape, initializer="zeros", name="displacement", dtype="float32", autocast=False
+            )
+        else:
+            self.transform = self.add_weight(
+                shape=(self.num_codebooks, self.dim, self.dim),
+                initializer=lambda shape, dtype: ops.broadcast_to(ops.eye(self.dim, dtype=dtype), shape),
+                name="transform",
+                dtype="float32",
+                autocast=False,
             )
         self.built = True
 
     @property
     def embeddings(self):
         """The code vectors, float32 (num_codebooks, num_codes, dim)."""
-        anchors = ops.convert_to_tensor(self.anchors)
-        return anchors if self.update == "ema" else anchors + self.displacement
+        embeddings = ops.convert_to_tensor(self.anchors)
+        if self.update == "gradient":
+            embeddings = embeddings + self.displacement
+        elif self.update == "linear":
+            embeddings = ops.matmul(embeddings, self.transform)
+        return l2_normalize(embeddings) if self.cosine else embeddings
 
     def set(self, embeddings, counts=None):
         """Puts the codebook into a state, all parts of which fit together, and marks it as initialised.
@@ -135,6 +153,8 @@ class Codebook(keras.layers.Layer):
             raise InputError(f"embeddings of shape {tuple(embeddings.shape)} do not fit {self.anchors.shape}.")
         counts = ops.ones(self.counts.shape) if counts is None else ops.convert_to_tensor(counts, "float32")
         everywhere = ops.ones(self.counts.shape, "bool")
+        if self.update == "linear":
+            self.transform.assign(ops.broadcast_to(ops.eye(self.dim), self.transform.shape))
         self._place(everywhere, ops.reshape(embeddings, self.anchors.shape), ops.reshape(counts, self.counts.shape))
         self.initialised.assign(1.0)
 
@@ -147,10 +167,17 @@ class Codebook(keras.layers.Layer):
         Returns:
             float32 (n, num_codebooks, dim).
         """
-        table = ops.reshape(self.embeddings, (-1, self.dim))
-        rows = self._rows(samples)
-        mean = _mean(lambda sample: ops.take(table, rows[..., sample], axis=0), samples.shape[-1])
-        return ops.where(samples[..., :1] >= 0, mean, 0.0)
+        return assignment.lookup(self.embeddings, samples)
+
+    def orthogonality(self):
+        """How far the codes are from pairwise orthogonal: |E E' - I|^2 / K^2 with E the normalised embeddings.
+
+        (Shin et al. 2021, section 3.2.) Zero for orthogonal codes, 1 - 1/K if all point one way. Since |E E'| = |E' E|
+        and the rows are of unit length it is (|E' E|^2 - K) / K^2, where no K x K matrix occurs. Mean over codebooks.
+        """
+        directions = l2_normalize(self.embeddings)
+        gram = ops.matmul(ops.transpose(directions, (0, 2, 1)), directions)
+        return (ops.mean(ops.sum(ops.square(gram), axis=(1, 2))) - self.num_codes) / self.num_codes**2
 
     def initialise(self, latents, weights):
         """Places the embeddings on the data, once; does nothing where that was done or is not wanted.
@@ -191,9 +218,9 @@ class Codebook(keras.layers.Layer):
             # Only decay 0 makes a count zero: such a code has no latent to move to, and stays.
             alive = counts > 0
             moved = sums / ops.where(alive, smoothed, 1.0)[..., None]
-            self.anchors.assign(ops.where(alive[..., None], moved, self.embeddings))
+            self.anchors.assign(ops.where(alive[..., None], moved, ops.convert_to_tensor(self.anchors)))
             self.sums.assign(sums)
-        if self.restart_threshold > 0:
+        if self.restart_threshold > 0 and self.update != "linear":
             mean = ops.mean(counts, axis=-1, keepdims=True)
             # A batch that is masked entirely has no latent to restart from.
             dead = ops.logical_and(counts < self.restart_threshold * mean, ops.sum(batch_counts) > 0)
@@ -210,23 +237,21 @@ class Codebook(keras.layers.Layer):
         if self.update == "ema":
             place(self.anchors, rows, embeddings)
             place(self.sums, rows, sums)
-        else:
+        elif self.update == "gradient":
             place(self.anchors, rows, embeddings - self.displacement)
-
-    def _rows(self, samples):
-        """Rows of the flattened (num_codebooks * num_codes, dim) table; row 0 for masked positions."""
-        offsets = ops.arange(self.num_codebooks, dtype="int32")[:, None] * self.num_codes
-        return ops.where(samples >= 0, samples + offsets, 0)
+        else:
+            # Before the first training step, when the matrix is the identity, or by `set`, which makes it so.
+            place(self.anchors, rows, embeddings)
 
     def _statistics(self, latents, samples, weights):
         """Number and sum of the latents assigned to each code, each sample with the share 1/m."""
         size = self.num_codebooks * self.num_codes
-        rows = self._rows(samples)
+        rows = assignment.rows(samples, self.num_codebooks, self.num_codes)
         ones = ops.reshape(ops.broadcast_to(weights[:, None], ops.shape(latents)[:2]), (-1,))
         latents = ops.reshape(latents, (-1, self.dim))
 
         def total(values):
-            return _mean(
+            return assignment.mean_over_samples(
                 lambda sample: ops.segment_sum(values, ops.reshape(rows[..., sample], (-1,)), size), samples.shape[-1]
             )
 
@@ -266,5 +291,5 @@ class Codebook(keras.layers.Layer):
 
     def arguments(self):
         """The constructor's own arguments, for the configuration of a bottleneck that makes its codebook."""
-        names = ("num_codes", "num_codebooks", "update", "decay", "epsilon", "initializer", "restart_threshold", "seed")
-        return {name: getattr(self, name) for name in names}
+        own = ("update", "decay", "epsilon", "initializer", "restart_threshold", "cosine", "seed")
+        return {name: getattr(self, name) for name in ("num_codes", "num_codebooks", *own)}

@@ -3,12 +3,13 @@
 import keras
 
 from vq_keras.bottlenecks import assignment
-from vq_keras.bottlenecks.base import CodebookBottleneck
+from vq_keras.bottlenecks.codebook_bottleneck import CodebookBottleneck
+from vq_keras.bottlenecks.saved_seed import SavedSeed
 from vq_keras.errors import InputError
 
 
 @keras.saving.register_keras_serializable(package="vq_keras")
-class SoftEM(CodebookBottleneck):
+class SoftEM(SavedSeed, CodebookBottleneck):
     """Draws m codes for each latent and averages their vectors (roy2018 section 3.2, equation 11).
 
         E step: z^1 .. z^m ~ p(k) proportional to exp(-|z_e - e_k|^2 / temperature)
@@ -56,7 +57,7 @@ class SoftEM(CodebookBottleneck):
         self.eval_mode = eval_mode
         self.seed_generator = keras.random.SeedGenerator(seed)
 
-    def _assign(self, flat, training):
+    def _choose(self, flat, training):
         embeddings = self.codebook.embeddings
         if not training and self.eval_mode == "argmin":
             codes = assignment.nearest(flat, embeddings)

@@ -3,7 +3,8 @@
 import keras
 
 from vq_keras.bottlenecks import assignment
-from vq_keras.bottlenecks.base import CodebookBottleneck
+from vq_keras.bottlenecks.codebook_bottleneck import CodebookBottleneck
+from vq_keras.bottlenecks.sphere import rotate_through
 
 
 @keras.saving.register_keras_serializable(package="vq_keras")
@@ -11,7 +12,7 @@ class VectorQuantizer(CodebookBottleneck):
     """Replaces each latent by its nearest code vector (oord2017 equations 1 and 2).
 
         z = argmin_k |z_e - e_k|,   z_q = e_z,
-        loss = commitment_weight |z_e - sg(z_q)|^2 (+ codebook_weight |sg(z_e) - z_q|^2 under update="gradient")
+        loss = commitment_weight |z_e - sg(z_q)|^2 (+ codebook_weight |sg(z_e) - z_q|^2 unless update="ema")
 
     With `update="ema"` this is hard EM of roy2018 section 2: the E step above, and an M step that averages the
     latents of each code over time.
@@ -19,7 +20,8 @@ class VectorQuantizer(CodebookBottleneck):
     Args:
         num_codes: codes in each codebook, at least 2.
         num_codebooks: independent codebooks, one for each index of the axis before the last.
-        update: "ema", or "gradient" for embeddings trained by the codebook loss.
+        update: "ema", or "gradient" for embeddings trained by the codebook loss, or "linear" for frozen ones behind a
+            matrix that is trained by it (SimVQ); see `Codebook`.
         decay: of the moving averages, in [0, 1). roy2018 uses 0.999 in runs of hundreds of thousands of steps; the
             default 0.99 follows an encoder that learns fast, and suits shorter runs.
         epsilon: of the Laplace smoothing of the counts.
@@ -27,6 +29,9 @@ class VectorQuantizer(CodebookBottleneck):
         restart_threshold: codes used less than this share of the mean start again on data; 0 for never.
         commitment_weight: beta in both papers, 0.25; here of the mean over dimensions, see `CodebookBottleneck`.
         codebook_weight: of the codebook loss.
+        orthogonal_weight: of a loss that drives the codes apart, see `Codebook.orthogonality`; not for "ema".
+        cosine: whether latents and codes are normalised to unit length first (ViT-VQGAN).
+        rotation: whether gradients come back through a rotation in place of the identity, see `rotate_through`.
         seed: of initialisation and restarts.
 
     Shapes:
@@ -43,6 +48,20 @@ class VectorQuantizer(CodebookBottleneck):
         ((2, 8, 8), (2, 8, 8, 64))
     """
 
-    def _assign(self, flat, training):
+    def __init__(self, num_codes, num_codebooks=1, rotation=False, **kwargs):
+        super().__init__(num_codes, num_codebooks, **kwargs)
+        self.rotation = rotation
+
+    @property
+    def passes_straight_through(self):
+        return super().passes_straight_through and not self.rotation
+
+    def _choose(self, flat, training):
         codes = assignment.nearest(flat, self.codebook.embeddings)
         return codes, codes
+
+    def _through(self, flat, vectors):
+        return rotate_through(flat, vectors) if self.rotation else super()._through(flat, vectors)
+
+    def get_config(self):
+        return {**super().get_config(), "rotation": self.rotation}

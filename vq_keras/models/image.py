@@ -110,7 +110,7 @@ class ImageAutoencoder(keras.Model):
         super().__init__(inputs={"images": images}, outputs=outputs, **kwargs)
 
         self.image_shape = image_shape
-        self.code_shape = parts.code_shape(image_shape)
+        self.code_shape = bottleneck.code_shape(parts.code_shape(image_shape))
         self.architecture = architecture
         self.encoder = encoder
         self.bottleneck = bottleneck
