@@ -9,7 +9,7 @@ MODEL := exports/photos
 .PHONY: train test slow format
 
 train: .venv/installed
-	$(BIN)/python recipes/train_cifar.py --dataset photos --likelihood logistic_mixture --batch-size 16 --steps 1500 \
+	$(BIN)/python recipes/train_cifar.py --dataset photos --likelihood logistic_mixture --batch-size 16 --steps 1250 \
 		--predictor after --predictor-steps 300 --run-dir $(RUN)
 	rm -rf $(MODEL)
 	$(BIN)/python export/export_image.py $(RUN) $(MODEL)

@@ -5,7 +5,9 @@ moved, with initialisation and restarts as they are by default; compiled to one 
 `jax.jit` on JAX), no gradients. The plain one is what tutorials show: all latents x codes distances at once, a one-hot
 matrix of the same size, and matrix products with it for the lookup and for the sums; for soft EM the mean of one such
 matrix for each of the draws that the framework's own categorical sampler makes. It neither initialises on the data
-nor restarts codes.
+nor restarts codes. Where vector-quantize-pytorch is installed (the extra `peers`), its `VectorQuantize` at its
+defaults takes the same steps of hard assignments in the same run. The rate of a large matrix product stands beside
+that of the steps.
 
     python benchmarks/quantizer.py --json quantizer.json
 """
@@ -28,7 +30,11 @@ from keras import ops
 from vq_keras.bottlenecks import get
 
 BOTTLENECKS = {"vector_quantizer": {}, "soft_em": {"num_samples": 10}}
-SIZES = ((512, 64), (4096, 64), (16384, 64), (4096, 512))
+SIZES = ((512, 64), (4096, 64), (4096, 512), (65536, 64))
+
+
+# Elements of a matrix of latents x codes: soft EM holds several, of 1 GB each.
+LARGEST_ONE_HOT = 2**28
 
 
 @dataclasses.dataclass
@@ -105,6 +111,26 @@ def compiled_step(layer, latents):
     return lambda: run(latents).numpy()
 
 
+def peer_step(num_codes, dim, values):
+    """The same of vector-quantize-pytorch, or None where it is not installed."""
+    try:
+        import torch
+        from vector_quantize_pytorch import VectorQuantize
+    except ImportError:
+        return None
+    torch.set_num_threads(os.cpu_count())
+    layer = VectorQuantize(dim=dim, codebook_size=num_codes).train()
+    latents = torch.from_numpy(values)[None]
+    return lambda: layer(latents)
+
+
+def matmul_gflops(size=2048, repeats=11):
+    """GFLOP/s of a product of two square matrices."""
+    matrix = ops.convert_to_tensor(np.random.default_rng(0).normal(size=(size, size)).astype("float32"))
+    times = milliseconds([lambda: ops.convert_to_numpy(ops.matmul(matrix, matrix)[0, 0])], repeats)[0]
+    return 2 * size**3 / statistics.median(times) / 1e6
+
+
 def milliseconds(steps, repeats):
     """The times of each function, taken in turn, so that a slow moment of the machine is everyone's."""
     for step in steps:
@@ -125,29 +151,32 @@ def measure(config: Config) -> dict:
         values = np.random.default_rng(config.seed).normal(size=(config.latents, dim)).astype("float32")
         latents = ops.convert_to_tensor(values)
         for name, arguments in BOTTLENECKS.items():
-            layers = (
-                get(name, num_codes=num_codes, seed=config.seed, **arguments),
-                OneHotQuantizer(num_codes, seed=config.seed, **arguments),
-            )
-            ours, plain = milliseconds([compiled_step(layer, latents) for layer in layers], config.repeats)
+            steps = {"ours": compiled_step(get(name, num_codes=num_codes, seed=config.seed, **arguments), latents)}
+            if config.latents * num_codes <= LARGEST_ONE_HOT:
+                plain = OneHotQuantizer(num_codes, seed=config.seed, **arguments)
+                steps["one_hot"] = compiled_step(plain, latents)
+            peer = peer_step(num_codes, dim, values) if name == "vector_quantizer" else None
+            if peer:
+                steps["peer"] = peer
+            all_ms = dict(zip(steps, milliseconds(steps.values(), config.repeats), strict=True))
+            ms = {kind: statistics.median(times) for kind, times in all_ms.items()}
             rows.append(
                 {
                     "bottleneck": name,
                     **arguments,
                     "num_codes": num_codes,
                     "dim": dim,
-                    "ms": statistics.median(ours),
-                    "plain_ms": statistics.median(plain),
-                    "ratio": statistics.median(plain) / statistics.median(ours),
-                    "gflops": 2 * config.latents * num_codes * dim / statistics.median(ours) / 1e6,
-                    "ms_all": ours,
-                    "plain_ms_all": plain,
+                    "ms": ms,
+                    "ratios": {kind: ms[kind] / ms["ours"] for kind in ms},
+                    "gflops": 2 * config.latents * num_codes * dim / ms["ours"] / 1e6,
+                    "ms_all": all_ms,
                 }
             )
     return {
         "backend": keras.backend.backend(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
         "load_average": os.getloadavg()[0],
+        "matmul_gflops": matmul_gflops(),
         "latents": config.latents,
         "repeats": config.repeats,
         "rows": rows,
@@ -158,20 +187,24 @@ def table(results: dict) -> rich.table.Table:
     out = rich.table.Table(
         title=f"A training step over {results['latents']} latents, {results['backend']} on {results['machine']}, "
         f"median of {results['repeats']}",
-        caption=f"GFLOP/s: of the distances' matrix product alone. Load of the machine: {results['load_average']:.1f}.",
+        caption=f"GFLOP/s: of the distances' matrix product alone; a product of two 2048 x 2048 matrices has "
+        f"{results['matmul_gflops']:.0f}. Peer: vector-quantize-pytorch. Load: {results['load_average']:.1f}.",
     )
-    for column in ("bottleneck", "codes", "dim", "ms", "GFLOP/s", "one-hot ms", "ratio"):
+    for column in ("bottleneck", "codes", "dim", "ms", "GFLOP/s", "one-hot ms", "ratio", "peer ms", "ratio"):
         out.add_column(column, justify="left" if column == "bottleneck" else "right")
     for row in results["rows"]:
         samples = f", m = {row['num_samples']}" if "num_samples" in row else ""
+        others = []
+        for kind in ("one_hot", "peer"):
+            known = kind in row["ms"]
+            others += [f"{row['ms'][kind]:.1f}", f"{row['ratios'][kind]:.1f}"] if known else ["", ""]
         out.add_row(
             row["bottleneck"] + samples,
             str(row["num_codes"]),
             str(row["dim"]),
-            f"{row['ms']:.1f}",
+            f"{row['ms']['ours']:.1f}",
             f"{row['gflops']:.0f}",
-            f"{row['plain_ms']:.1f}",
-            f"{row['ratio']:.1f}",
+            *others,
         )
     return out
 
