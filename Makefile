@@ -13,7 +13,7 @@ train: .venv/installed
 		--predictor after --predictor-steps 300 --run-dir $(RUN)
 	rm -rf $(MODEL)
 	$(BIN)/python export/export_image.py $(RUN) $(MODEL)
-	$(BIN)/saved_model_cli show --dir $(MODEL)/1 --tag_set serve
+	TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/saved_model_cli show --dir $(MODEL)/1 --tag_set serve
 
 test: .venv/installed
 	$(BIN)/ruff check .

@@ -219,7 +219,7 @@ def train(config, model, data):
 
     from vq_keras import plots
     from vq_keras.data.batches import training_batches
-    from vq_keras.training.callbacks import ConsoleProgress, StopOnFailure, TensorBoardLog
+    from vq_keras.training.callbacks import ConsoleProgress, StopOnFailure, TensorBoardLog, WarnOfDyingCodes
     from vq_keras.training.fit import fit
 
     def batches(start_step):
@@ -236,6 +236,7 @@ def train(config, model, data):
         config.interval,
         callbacks=[
             StopOnFailure(num_codes=model.bottleneck.num_codes * model.bottleneck.num_codebooks),
+            WarnOfDyingCodes(),
             ConsoleProgress(config.steps, config.batch_size, ("bits_per_dim", "codes_in_use"), name="autoencoder"),
             TensorBoardLog(config.run_dir / "tensorboard", pictures),
         ],

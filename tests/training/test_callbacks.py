@@ -10,7 +10,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from vq_keras.errors import InputError, TrainingStopped
 from vq_keras.training import callbacks as module
-from vq_keras.training.callbacks import ConsoleProgress, StopOnFailure, TensorBoardLog
+from vq_keras.training.callbacks import ConsoleProgress, StopOnFailure, TensorBoardLog, WarnOfDyingCodes
 from vq_keras.training.fit import fit
 
 
@@ -252,3 +252,18 @@ def test_the_grace_is_counted_in_steps_of_the_whole_run(tmp_path):
 def test_codes_in_use_must_be_plural():
     with pytest.raises(InputError, match="at least 2 codes"):
         StopOnFailure(num_codes=1)
+
+
+def test_dying_codes_are_told_at_each_further_fifth(tmp_path):
+    in_use = [90, 100, 81, 80, 70, 64, 100]
+
+    def each_interval(step):
+        return in_use[step // 2]
+
+    with pytest.warns(UserWarning, match="Codes are dying") as told:
+        fit(model_with_codes(), batches_with_codes(each_interval), 14, tmp_path, 2, [WarnOfDyingCodes()])
+    sentences = [str(warning.message) for warning in told if "dying" in str(warning.message)]
+    assert [sentence.split(";")[0] for sentence in sentences] == [
+        "Codes are dying: at step 8 80 were in use, 100 before",
+        "Codes are dying: at step 12 64 were in use, 100 before",
+    ]

@@ -7,6 +7,7 @@ import math
 import sys
 import threading
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -226,4 +227,31 @@ class StopOnFailure(StepCallback):
             raise TrainingStopped(
                 f"The codebook has collapsed to {in_use:.0f} of {self.num_codes} codes at step {self.step}: "
                 "try data-dependent initialisation, restarts of dead codes, soft EM or a lower learning rate."
+            )
+
+
+class WarnOfDyingCodes(StepCallback):
+    """Warns in one sentence when an interval used clearly fewer codes than one before it.
+
+    Few codes from the start are a matter of initialisation and may be what the data need; codes that were used and are
+    no longer have died, and seldom come back without restarts. It warns at a loss of a fifth of the codes, and again at
+    each further fifth. `StopOnFailure` ends runs in which hardly a code is left.
+    """
+
+    LOSS = 0.2
+
+    def __init__(self):
+        super().__init__()
+        self._most = 0.0
+        self._warned_at = math.inf
+
+    def on_epoch_end(self, epoch, logs=None):
+        in_use = logs["codes_in_use"]
+        self._most = max(self._most, in_use)
+        if in_use <= min((1 - self.LOSS) * self._most, (1 - self.LOSS) * self._warned_at):
+            self._warned_at = in_use
+            warnings.warn(
+                f"Codes are dying: at step {self.step} {in_use:.0f} were in use, {self._most:.0f} before; "
+                "try restarts (restart_threshold), a slower encoder (learning rate) or soft EM.",
+                stacklevel=2,
             )
