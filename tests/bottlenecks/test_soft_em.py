@@ -127,7 +127,8 @@ def test_latents_that_are_no_numbers_move_nothing(kind, rng):
         outputs.append(call(layer, values, mask=mask, training=True))
         states.append(state(layer))
     assert_same_state(*states)
-    assert outputs[0]["loss"] == outputs[1]["loss"]
+    # XLA rounds one formula differently in two programs.
+    assert outputs[0]["loss"] == pytest.approx(outputs[1]["loss"], rel=1e-6)
     for name in ("codes", "samples"):
         np.testing.assert_array_equal(outputs[0][name], outputs[1][name])
         assert (outputs[0][name][~keep] == -1).all()

@@ -49,6 +49,7 @@ FILES = {"config.json", "model.keras", "metrics.json", "history.csv", "curves.pn
 FILES |= {"checkpoints", "tensorboard"}
 
 
+@pytest.mark.slow
 def test_equal_commands_give_equal_figures(tmp_path, arrays, capsys):
     figures = []
     for name in ("one", "two"):
@@ -60,6 +61,7 @@ def test_equal_commands_give_equal_figures(tmp_path, arrays, capsys):
     assert {path.name for path in (tmp_path / "one").iterdir()} == FILES | {"samples.png"}
 
 
+@pytest.mark.slow
 # JAX compiles every model anew, half a minute each on two cores: one of the three has to do there.
 @pytest.mark.parametrize(
     ("more_files", "options"),
@@ -85,6 +87,7 @@ def test_a_run_leaves_its_files(tmp_path, arrays, more_files, options):
     assert (model.latent_predictor is not None) == ("samples.png" in more_files)
 
 
+@pytest.mark.slow
 def test_evaluate_repeats_the_run_s_own_table(tmp_path, arrays):
     run_dir = tmp_path / "run"
     assert train_cifar.main(command(arrays, run_dir, "--steps", "2")) == 0
@@ -99,7 +102,7 @@ def test_evaluate_repeats_the_run_s_own_table(tmp_path, arrays):
     [
         (["--dataset", "cifar100"], "photos"),
         (["--architecture", "large"], "there is no architecture 'large'; the known ones are oord2017, roy2018, small."),
-        (["--bottleneck", "lattice"], "the known ones are soft_em, vector_quantizer."),
+        (["--bottleneck", "lattice"], "the known ones are binary_spherical, cosine, finite_scalar, "),
         (["--likelihood", "poisson"], "poisson"),
         (["--num-codes", "1"], "num_codes is 1"),
         (["--bottleneck", "soft_em", "--num-samples", "0"], "num_samples is 0"),
