@@ -27,11 +27,12 @@ CELLS = {
     "finite_scalar": {"levels": (5, 4)},
     "lookup_free": {"num_codes": 4},
 }
-# The codes begin around the origin, so that there is a way to see.
+# The codes begin around the origin and the latents lie beside it, so that there is a way to see.
+OFFSET = 3.0
 START = {"num_codes": 16, "initializer": "normal", "restart_threshold": 0.0, "seed": 2}
 WAYS = {
     "hard EM": ("vector_quantizer", {"decay": 0.95, **START}),
-    "soft EM, 10 samples": ("soft_em", {"decay": 0.95, "num_samples": 10, "temperature": 0.5, **START}),
+    "soft EM, 10 samples": ("soft_em", {"decay": 0.95, "num_samples": 10, "temperature": 2.0, **START}),
     "gradient": ("vector_quantizer", {"update": "gradient", **START}),
 }
 
@@ -55,14 +56,14 @@ class Recorder(keras.callbacks.Callback):
         self.states.append(keras.ops.convert_to_numpy(self.layer.codebook.embeddings)[0])
 
 
-def trained(layer, record=False):
+def trained(layer, offset=0.0, record=False):
     """The states of the codebook after each step, of a bottleneck trained on latents that do not move."""
     inputs = keras.Input((2,))
     model = keras.Model(inputs, layer(inputs)["quantized"])
-    # The bottleneck's own losses are all that is trained.
-    model.compile(keras.optimizers.Adam(0.05))
+    model.compile(keras.optimizers.Adam(0.05), "mse")
     recorder = Recorder(layer) if record else None
-    model.fit(latents(STEPS * BATCH), batch_size=BATCH, verbose=0, callbacks=[recorder] if record else [])
+    data = latents(STEPS * BATCH) + np.float32(offset)
+    model.fit(data, data, batch_size=BATCH, verbose=0, callbacks=[recorder] if record else [])
     return np.array(recorder.states) if record else None
 
 
@@ -91,17 +92,17 @@ def draw_cells():
 
 def draw_trajectories():
     figure, axes = plt.subplots(1, 3, figsize=(13, 4.6))
-    data = latents(600, seed=1)
+    data = latents(600, seed=1) + np.float32(OFFSET)
     for axes_of_one, (title, (name, arguments)) in zip(axes, WAYS.items(), strict=True):
         layer = bottlenecks.get(name, **arguments)
-        states = trained(layer, record=True)
-        codes = keras.ops.convert_to_numpy(layer.encode(latents(2000, seed=2)))
+        states = trained(layer, OFFSET, record=True)
+        codes = keras.ops.convert_to_numpy(layer.encode(latents(2000, seed=2) + np.float32(OFFSET)))
         axes_of_one.plot(*data.T, ".", color="0.8", markersize=3)
         for code in range(states.shape[1]):
             axes_of_one.plot(*states[:, code].T, "-", linewidth=1)
             axes_of_one.plot(*states[-1, code], "k.", markersize=6)
         axes_of_one.set_title(f"{title}: {len(np.unique(codes))} of {states.shape[1]} codes in use")
-        axes_of_one.set(xlim=(-LIMIT, LIMIT), ylim=(-LIMIT, LIMIT), xticks=[], yticks=[], aspect="equal")
+        axes_of_one.set(xlim=(-2.5, 6), ylim=(-2.5, 6), xticks=[], yticks=[], aspect="equal")
     save(figure, "trajectories.png")
 
 
