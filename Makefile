@@ -22,8 +22,8 @@ test: .venv/installed
 	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 -m "not slow"
 
 slow: .venv/installed
-	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q -n 2 -m slow
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 -m slow
+	KERAS_BACKEND=tensorflow $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m slow
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 --dist loadgroup -m slow
 
 format: .venv/installed
 	$(BIN)/ruff check --fix .

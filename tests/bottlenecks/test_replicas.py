@@ -10,7 +10,8 @@ import pytest
 from harness import BACKEND
 from two_replicas import CASES, EVEN, UNEVEN, latents
 
-pytestmark = pytest.mark.slow
+# One worker takes them all: the fixture below is most of their time.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("replicas")]
 ROOT = pathlib.Path(__file__).parents[2]
 
 
