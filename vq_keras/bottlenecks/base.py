@@ -88,7 +88,7 @@ class Bottleneck(keras.layers.Layer):
         self._check(latents)
         # Said and not traced: Keras traces on JAX with symbolic sizes, which the chunks of rows cannot be cut by.
         # The number of samples is open, because training and evaluation may differ in it.
-        codes = latents.shape[:-1]
+        codes = (latents.shape[0], *self.code_shape(latents.shape[1:-1]))
         return {
             "quantized": keras.KerasTensor(latents.shape, dtype=self.compute_dtype),
             "codes": keras.KerasTensor(codes, dtype="int32"),

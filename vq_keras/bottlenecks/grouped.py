@@ -70,15 +70,6 @@ class GroupedQuantizer(Bottleneck):
             "samples": self._join([each["samples"] for each in outputs]),
         }
 
-    def compute_output_spec(self, latents, mask=None, training=None):
-        self._check(latents)
-        codes = (*latents.shape[:-1], self.num_codebooks)
-        return {
-            "quantized": keras.KerasTensor(latents.shape, dtype=self.compute_dtype),
-            "codes": keras.KerasTensor(codes, dtype="int32"),
-            "samples": keras.KerasTensor((*codes, None), dtype="int32"),
-        }
-
     def encode(self, latents):
         return self._of_groups(latents, lambda group, part: group.encode(part)[..., None])[..., 0]
 

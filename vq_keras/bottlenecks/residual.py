@@ -89,15 +89,6 @@ class ResidualQuantizer(SavedSeed, Bottleneck):
             "samples": ops.stack(samples, axis=-2),
         }
 
-    def compute_output_spec(self, latents, mask=None, training=None):
-        self._check(latents)
-        codes = (*latents.shape[:-1], self.num_codebooks)
-        return {
-            "quantized": keras.KerasTensor(latents.shape, dtype=self.compute_dtype),
-            "codes": keras.KerasTensor(codes, dtype="int32"),
-            "samples": keras.KerasTensor((*codes, None), dtype="int32"),
-        }
-
     def encode(self, latents):
         return self._in_stages(latents, lambda stage, rest: stage.encode(rest)[..., None])[..., 0]
 
