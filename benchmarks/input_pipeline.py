@@ -22,6 +22,7 @@ import tyro
 from vq_keras.bottlenecks import VectorQuantizer
 from vq_keras.data import training_batches
 from vq_keras.models.image import ImageAutoencoder
+from vq_keras.training.files import replace_file
 
 _NUM_IMAGES = 50_000
 _WARM_UP_STEPS = 10
@@ -115,9 +116,7 @@ def main(arguments: Arguments) -> None:
             "num_images": _NUM_IMAGES,
             "results": rows,
         }
-        partial = arguments.json.with_name(arguments.json.name + ".partial")
-        partial.write_text(json.dumps(report, indent=2) + "\n")
-        partial.replace(arguments.json)
+        replace_file(arguments.json, (json.dumps(report, indent=2) + "\n").encode())
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ import tyro
 from keras import ops
 
 from vq_keras.bottlenecks import get
+from vq_keras.training.files import replace_file
 
 BOTTLENECKS = {"vector_quantizer": {}, "soft_em": {"num_samples": 10}}
 SIZES = ((512, 64), (4096, 64), (4096, 512), (65536, 64))
@@ -214,9 +215,7 @@ def main(args: list[str] | None = None) -> dict:
     results = measure(config)
     rich.console.Console().print(table(results))
     if config.json:
-        aside = config.json.with_name(config.json.name + ".part")
-        aside.write_text(json.dumps(results, indent=2) + "\n")
-        os.replace(aside, config.json)
+        replace_file(config.json, (json.dumps(results, indent=2) + "\n").encode())
     return results
 
 

@@ -29,6 +29,7 @@ from keras import ops
 
 from vq_keras import generation
 from vq_keras.priors import ImageTransformer
+from vq_keras.training.files import replace_file
 
 CODE_SHAPE = (8, 8, 10)
 NUM_CODES = 256
@@ -156,9 +157,7 @@ def main(args: list[str] | None = None) -> dict:
     results = measure(config)
     rich.console.Console().print(table(results))
     if config.json:
-        aside = config.json.with_name(config.json.name + ".part")
-        aside.write_text(json.dumps(results, indent=2) + "\n")
-        os.replace(aside, config.json)
+        replace_file(config.json, (json.dumps(results, indent=2) + "\n").encode())
     return results
 
 

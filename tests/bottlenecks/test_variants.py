@@ -106,7 +106,7 @@ def test_one_matrix_moves_all_codes(rng):
 
 
 def test_one_matrix_learns_what_the_data_do(rng):
-    """When the data turn and grow, so do all 32 codes, as well as with the matrix that made the data do so."""
+    """When the data turn and grow, so do the codes, as well as with the matrix that made the data do so."""
     latents, turn = rng.normal(size=(512, 4)).astype("float32"), 2 * np.linalg.qr(rng.normal(size=(4, 4)))[0]
     turned = (latents @ turn).astype("float32")
     layer = VectorQuantizer(32, update="linear", seed=0)
