@@ -85,8 +85,9 @@ class Config:
     """Codes that soft_em draws for each latent."""
     temperature: float | None = None
     """Of soft_em's draws; by architecture: roy2018 1, oord2017 1/8, small 1/64."""
-    decay: float = 0.99
-    """Of the codebook's moving averages (vector_quantizer and soft_em)."""
+    decay: float | None = None
+    """Of the codebook's moving averages (vector_quantizer and soft_em); by the numbers of latents and codes where not
+    given."""
     commitment_weight: float = 0.25
     """Weight of the commitment loss (vector_quantizer and soft_em)."""
     likelihood: str = "categorical"

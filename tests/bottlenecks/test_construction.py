@@ -153,3 +153,14 @@ def test_the_examples_of_the_docstrings():
     assert (outputs["codes"].shape, outputs["quantized"].shape) == ((2, 8, 8), (2, 8, 8, 64))
     assert SoftEM(num_codes=256, num_samples=10)(latents, training=True)["samples"].shape == (2, 8, 8, 10)
     assert get("soft_em", num_codes=256, num_samples=5).num_samples == 5
+
+
+@pytest.mark.parametrize("wrong", [-2, 64])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "finite_scalar"])  # Has no 64 codes.
+def test_codes_that_do_not_exist(name, wrong):
+    layer = get(name, num_codes=64)
+    layer.build((None, 3, getattr(layer, "latent_dim", None) or 4))
+    codes = np.zeros((2, *layer.code_shape((3,))), "int32")
+    codes.flat[1] = wrong
+    with pytest.raises(InputError, match=f"there is no code {wrong}: codes are 0 to"):
+        layer.decode(codes)

@@ -7,7 +7,7 @@ from harness import BACKEND, array, assert_same_state, call, embeddings_of, make
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vq_keras.bottlenecks import VectorQuantizer
+from vq_keras.bottlenecks import VectorQuantizer, seeding
 from vq_keras.bottlenecks.codebook import Codebook
 
 
@@ -126,6 +126,32 @@ def test_dead_codes_restart_on_the_batch(num_latents, rng):
     mean = array(without.codebook.counts).mean()
     np.testing.assert_allclose(array(layer.codebook.counts)[0, dead], mean, rtol=1e-6)
     np.testing.assert_allclose(array(layer.codebook.sums)[0, dead], mean * np.array(chosen), rtol=1e-5)
+
+
+def test_codes_restart_where_latents_are_far_from_all_codes(rng):
+    """Three latents of 1,000 are in a cluster without a code; by chance one of 250 restarts would find it."""
+    latents = np.concatenate([0.01 * rng.normal(size=(997, 2)), [[9.0, 9.0]] * 3]).astype("float32")
+    rng.shuffle(latents)
+    codes = 0.01 * rng.normal(size=(5, 2))
+    codes[4] = -50
+    layer = make(codes, counts=[1.0, 1.0, 1.0, 1.0, 1e-4], decay=0.9, restart_threshold=0.1)
+    call(layer, latents, training=True)
+    # With the probability (3 x 162) / (3 x 162 + 997 x 0.0002) = 0.9996.
+    np.testing.assert_array_equal(embeddings_of(layer)[0, 4], [9, 9])
+
+
+def test_far_latents_are_drawn_in_proportion_to_their_errors(rng):
+    errors = np.array([[1.0], [0.0], [2.0], [5.0], [7.0]], "float32")
+    latents = np.arange(5, dtype="float32")[:, None, None]
+    weights = np.array([1, 1, 1, 1, 0], "float32")
+    places = np.arange(4000)[None] % 2 == 0
+    uniforms = rng.random(size=(1, 4000)).astype("float32")
+    chosen = array(seeding.far(latents, weights, errors, places, uniforms))[0, places[0], 0]
+    # Of 2,000 equal parts of the total, 1/8, 2/8 and 5/8; a part across a border goes to either side.
+    np.testing.assert_allclose(np.bincount(chosen.astype(int), minlength=5), [250, 0, 500, 1250, 0], atol=2)
+    # Without any error all that count are alike.
+    chosen = array(seeding.far(latents, weights, 0 * errors, places, uniforms))[0, places[0], 0]
+    np.testing.assert_allclose(np.bincount(chosen.astype(int), minlength=5), [500, 500, 500, 500, 0], atol=2)
 
 
 def test_restart_under_gradient_updates(rng):

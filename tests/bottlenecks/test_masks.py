@@ -94,7 +94,7 @@ def test_soft_em_with_garbage(rng):
     zeros = np.where(mask[..., None], latents, 0).astype("float32")
     latents[~mask] = GARBAGE
     codes = rng.normal(size=(5, 4))
-    first, second = (make(codes, kind=SoftEM, restart_threshold=0.5) for _ in range(2))
+    first, second = (make(codes, kind=SoftEM, restart_threshold=0.5, decay=0.99) for _ in range(2))
     for _ in range(2):
         a, b = call(first, latents, mask=mask, training=True), call(second, zeros, mask=mask, training=True)
         for name in a:

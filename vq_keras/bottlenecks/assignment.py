@@ -60,11 +60,11 @@ def drawn(latents, embeddings, uniforms, temperature):
 
 
 def lookup(embeddings, samples):
-    """The mean of the vectors of m codes; zero for a masked position, where all m codes are -1.
+    """The mean of the vectors of m codes.
 
     Args:
         embeddings: float32 (num_codebooks, num_codes, dim); they get the gradient.
-        samples: int32 (n, num_codebooks, m).
+        samples: int32 (n, num_codebooks, m) in [0, num_codes).
 
     Returns:
         float32 (n, num_codebooks, dim).
@@ -72,14 +72,12 @@ def lookup(embeddings, samples):
     num_codebooks, num_codes, dim = embeddings.shape
     table = ops.reshape(embeddings, (-1, dim))
     of_codes = rows(samples, num_codebooks, num_codes)
-    mean = mean_over_samples(lambda sample: ops.take(table, of_codes[..., sample], axis=0), samples.shape[-1])
-    return ops.where(samples[..., :1] >= 0, mean, 0.0)
+    return mean_over_samples(lambda sample: ops.take(table, of_codes[..., sample], axis=0), samples.shape[-1])
 
 
 def rows(samples, num_codebooks, num_codes):
-    """Rows of a flattened (num_codebooks * num_codes, dim) table; row 0 for masked positions."""
-    offsets = ops.arange(num_codebooks, dtype="int32")[:, None] * num_codes
-    return ops.where(samples >= 0, samples + offsets, 0)
+    """Rows of a flattened (num_codebooks * num_codes, dim) table."""
+    return samples + ops.arange(num_codebooks, dtype="int32")[:, None] * num_codes
 
 
 def mean_over_samples(function, number):

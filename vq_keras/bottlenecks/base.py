@@ -29,7 +29,7 @@ class Bottleneck(keras.layers.Layer):
     A subclass gives three functions over flat latents, float32 (n, num_codebooks, dim):
 
     - `_assign(flat, training)`: samples (n, num_codebooks, m) and most likely codes (n, num_codebooks, 1);
-    - `_lookup(samples)`: the mean of the vectors of m codes, float32 (n, num_codebooks, dim);
+    - `_lookup(samples)`: the mean of the vectors of m codes, none of them negative, float32 (n, num_codebooks, dim);
     - `_quantize(flat, weights, training, num_examples)`: quantized with its gradient, samples and codes; adds losses
       and moves state. `weights` (n,) is 1 for latents that count and 0 for masked ones; the rows are those of so many
       examples, as many of each, one example after another.
@@ -111,18 +111,34 @@ class Bottleneck(keras.layers.Layer):
         return self._like_samples(ops.where(self._finite(flat)[:, None, None], samples, -1), latents)
 
     def decode(self, codes):
-        """The vectors of codes (batch, *positions), in the compute dtype; zero for -1."""
+        """The vectors of codes (batch, *positions), in the compute dtype; zero for -1; see `decode_samples`."""
         return self.decode_samples(ops.expand_dims(codes, -1))
 
     def decode_samples(self, samples):
-        """The mean of the vectors of m codes, (batch, *positions, m) -> (batch, *positions, dim)."""
-        flat = ops.reshape(ops.cast(samples, "int32"), (-1, self.num_codebooks, samples.shape[-1]))
-        vectors = self._lookup(flat)
+        """The mean of the vectors of m codes, (batch, *positions, m) -> (batch, *positions, dim).
+
+        Raises:
+            InputError: for a code outside [-1, num_codes). A compiled function cannot look and does not raise: what a
+                code that does not exist gives there is up to the backend.
+        """
+        samples = ops.cast(samples, "int32")
+        self._check_codes(samples)
+        flat = ops.reshape(samples, (-1, self.num_codebooks, samples.shape[-1]))
+        vectors = ops.where(flat[..., :1] >= 0, self._lookup(ops.maximum(flat, 0)), 0.0)
         return ops.cast(ops.reshape(vectors, (*ops.shape(samples)[:-1], self.dim)), self.compute_dtype)
 
     def _check(self, latents):
         if latents.shape[-1] != self.dim:
             raise InputError(f"latents have {latents.shape[-1]} dimensions, but this bottleneck has {self.dim}.")
+
+    def _check_codes(self, samples):
+        try:
+            ids = ops.convert_to_numpy(samples)
+        except (NotImplementedError, TypeError):
+            return  # A tensor of a graph that is being traced, on TensorFlow and on JAX.
+        if ids.size and (ids.min() < -1 or ids.max() >= self.num_codes):
+            wrong = ids.min() if ids.min() < -1 else ids.max()
+            raise InputError(f"there is no code {wrong}: codes are 0 to {self.num_codes - 1}, or -1 where masked.")
 
     def _flat(self, latents):
         self._check(latents)
@@ -156,9 +172,18 @@ class Bottleneck(keras.layers.Layer):
 def straight_through(latents, quantized):
     """`quantized` forward, the identity on `latents` backward (oord2017 section 3.2).
 
-    Written so that the forward value is `quantized` to the last bit: latents + (quantized - latents) is not.
+    The forward value is `quantized` to the last bit, which latents + (quantized - latents) is not, and costs nothing.
     """
-    return ops.stop_gradient(quantized) + (latents - ops.stop_gradient(latents))
+    return _pass_through(latents, ops.stop_gradient(quantized))
+
+
+@ops.custom_gradient
+def _pass_through(latents, quantized):
+    def gradient(*args, upstream=None):
+        upstream = args[0] if upstream is None else upstream
+        return upstream, ops.zeros_like(upstream)
+
+    return quantized, gradient
 
 
 def mean_over_elements(values, weights):

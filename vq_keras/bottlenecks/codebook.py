@@ -3,12 +3,14 @@
 import keras
 from keras import ops
 
-from vq_keras.bottlenecks import assignment, replicas
+from vq_keras.bottlenecks import assignment, replicas, seeding
 from vq_keras.bottlenecks.saved_seed import SavedSeed
 from vq_keras.bottlenecks.sphere import l2_normalize
 from vq_keras.errors import InputError
 
-KMEANS_ITERATIONS = 10
+# What codes average over where no decay is given: at least so many latents each, and at least so many steps.
+LATENTS_A_CODE = 30
+STEPS = 10
 INITIALIZERS = ("samples", "kmeans", "normal")
 UPDATES = ("ema", "gradient", "linear")
 
@@ -46,17 +48,24 @@ class Codebook(SavedSeed, keras.layers.Layer):
     centres of k-means over it (`"kmeans"`; in distributed training over the first replica's share). Codes drawn
     from a distribution that does not fit the latents (`"normal"`) mostly never win one.
 
+    The decay: an average over few latents is noise, and one over many steps is behind an encoder that learns. A code
+    gets n / K latents of a batch of n, so that decay 0.99 makes it an average over 100 n / K latents: 8,000 in a model
+    of images, 6 in one of sentences, whose batches have a latent for each sixteenth code. Without a `decay` it is
+    1 - min(n / (30 K), 1 / 10) at each step: averages over 30 latents a code, or over 10 steps where those have more.
+    (oord2017 writes 0.99, for images and speech; roy2018 0.999, for sentences, where this gives 0.998.)
+
     Restart of dead codes: a code whose count has decayed below `restart_threshold` times the mean count becomes a
-    latent of the current batch, with the mean count and fitting sums. The threshold is relative, so that it means
-    the same for any batch size and number of codes. A code that wins nothing reaches 0.1 of the mean after
-    ln 0.1 / ln 0.99 = 229 steps, which is also how long a restarted one has to prove itself. The price: a code that
-    rightly serves less than that share of the data is moved now and then; 0 turns restarts off.
+    latent of the current batch, with the mean count and fitting sums: one far from the codes, see `seeding.far`. The
+    threshold is relative, so that it means the same for any batch size and number of codes. A code that wins nothing
+    reaches 0.1 of the mean after ln 0.1 / ln decay steps, 22 at 0.9 and 229 at 0.99, which is also how long a restarted
+    one has to prove itself. The price: a code that rightly serves less than that share of the data is moved now and
+    then; 0 turns restarts off.
 
     Args:
         num_codes: codes in each codebook.
         num_codebooks: independent codebooks.
         update: "ema", "gradient" or "linear".
-        decay: of counts and sums, in [0, 1).
+        decay: of counts and sums, in [0, 1); None for what the number of latents asks for, see above.
         epsilon: of the Laplace smoothing, at least 0.
         initializer: "samples", "kmeans" or "normal" (mean 0, variance 1).
         restart_threshold: in [0, 1), relative to the mean count.
@@ -72,7 +81,7 @@ class Codebook(SavedSeed, keras.layers.Layer):
         num_codes,
         num_codebooks=1,
         update="ema",
-        decay=0.99,
+        decay=None,
         epsilon=1e-5,
         initializer="samples",
         restart_threshold=0.1,
@@ -83,7 +92,7 @@ class Codebook(SavedSeed, keras.layers.Layer):
         super().__init__(**kwargs)
         if update not in UPDATES:
             raise InputError(f"update is {update!r}; give one of {', '.join(UPDATES)}.")
-        if not 0 <= decay < 1:
+        if decay is not None and not 0 <= decay < 1:
             raise InputError(f"decay is {decay}; give a number in [0, 1). To freeze a codebook set trainable=False.")
         if epsilon < 0:
             raise InputError(f"epsilon is {epsilon}; give 0 or more.")
@@ -159,10 +168,10 @@ class Codebook(SavedSeed, keras.layers.Layer):
         self.initialised.assign(1.0)
 
     def lookup(self, samples):
-        """The mean of the vectors of m codes; zero for a masked position, where all m codes are -1.
+        """The mean of the vectors of m codes.
 
         Args:
-            samples: int32 (n, num_codebooks, m).
+            samples: int32 (n, num_codebooks, m) in [0, num_codes).
 
         Returns:
             float32 (n, num_codebooks, dim).
@@ -188,31 +197,39 @@ class Codebook(SavedSeed, keras.layers.Layer):
         """
         if self.initializer == "normal":
             return
-        done = self.initialised > 0
-        embeddings, counts = self._choose(latents, weights), ops.ones(self.counts.shape)
+        done, number = self.initialised > 0, ops.sum(weights)
+        uniforms, now = self._uniforms(), ops.convert_to_tensor(self.anchors)
+        embeddings = ops.cond(done, lambda: now, lambda: seeding.spread(latents, weights, uniforms))
+        embeddings, counts = replicas.share_by_code(embeddings, number > 0), ops.ones(self.counts.shape)
         if self.initializer == "kmeans":
             start = embeddings
-            embeddings, counts = ops.cond(done, lambda: (start, counts), lambda: self._kmeans(latents, weights, start))
+            embeddings, counts = ops.cond(
+                done, lambda: (start, counts), lambda: seeding.kmeans(latents, weights, start, self._statistics)
+            )
             embeddings, counts = replicas.from_first(embeddings), replicas.from_first(counts)
         # A batch without one unmasked latent has nothing to start from: the next one will.
-        ready = replicas.all_reduce_sum(ops.sum(weights))[0] > 0
+        ready = replicas.all_reduce_sum(number)[0] > 0
         places = ops.logical_and(ready, ops.logical_not(done))
         self._place(ops.broadcast_to(places, self.counts.shape), embeddings, counts)
         self.initialised.assign(ops.maximum(self.initialised, ops.cast(places, "float32")))
 
-    def move(self, latents, samples, weights):
+    def move(self, latents, samples, weights, errors):
         """The M step: counts, and under EMA sums and embeddings, follow a batch; dead codes restart.
 
         Args:
             latents: float32 (n, num_codebooks, dim), zero where masked.
             samples: int32 (n, num_codebooks, m), the codes of each latent, each with weight 1/m.
             weights: float32 (n,): 1 for latents that count, 0 for masked ones.
+            errors: float32 (n, num_codebooks), squared distances of the latents to what they were quantised to, up to
+                a factor.
         """
         batch_counts, batch_sums = replicas.all_reduce_sum(*self._statistics(latents, samples, weights))
-        counts = self.decay * self.counts + (1 - self.decay) * batch_counts
+        number = ops.sum(batch_counts, axis=-1, keepdims=True)
+        decay = self._decay_of(number)
+        counts = decay * self.counts + (1 - decay) * batch_counts
         self.counts.assign(counts)
         if self.update == "ema":
-            sums = self.decay * self.sums + (1 - self.decay) * batch_sums
+            sums = decay[..., None] * self.sums + (1 - decay[..., None]) * batch_sums
             total = ops.sum(counts, axis=-1, keepdims=True)
             smoothed = (counts + self.epsilon) / (total + self.num_codes * self.epsilon) * total
             # Only decay 0 makes a count zero: such a code has no latent to move to, and stays.
@@ -223,8 +240,21 @@ class Codebook(SavedSeed, keras.layers.Layer):
         if self.restart_threshold > 0 and self.update != "linear":
             mean = ops.mean(counts, axis=-1, keepdims=True)
             # A batch that is masked entirely has no latent to restart from.
-            dead = ops.logical_and(counts < self.restart_threshold * mean, ops.sum(batch_counts) > 0)
-            self._place(dead, self._choose(latents, weights), mean)
+            dead = ops.logical_and(counts < self.restart_threshold * mean, number > 0)
+            uniforms, now = self._uniforms(), ops.convert_to_tensor(self.anchors)
+            embeddings = ops.cond(
+                ops.any(dead), lambda: seeding.far(latents, weights, errors, dead, uniforms), lambda: now
+            )
+            self._place(dead, replicas.share_by_code(embeddings, ops.sum(weights) > 0), mean)
+
+    def _decay_of(self, number):
+        """The decay for a step with so many latents, (num_codebooks, 1) both."""
+        if self.decay is not None:
+            return ops.full_like(number, self.decay)
+        return 1.0 - ops.minimum(number / (self.num_codes * LATENTS_A_CODE), 1.0 / STEPS)
+
+    def _uniforms(self):
+        return keras.random.uniform(self.counts.shape, seed=self.seed_generator)
 
     def _place(self, places, embeddings, counts):
         """Puts the codes where `places` (num_codebooks, num_codes) is true; all parts of their state then fit."""
@@ -256,35 +286,6 @@ class Codebook(SavedSeed, keras.layers.Layer):
             )
 
         return ops.reshape(total(ones), self.counts.shape), ops.reshape(total(latents), self.anchors.shape)
-
-    def _choose(self, latents, weights):
-        """An unmasked latent of the batch for each code, (num_codebooks, num_codes, dim), the same on all replicas.
-
-        Stratified: code k gets one of the k-th of K equal parts of the batch. So no latent serves two codes where
-        there are enough of them, and where there are fewer latents than codes they repeat. Zeros where there are none.
-        """
-        number = ops.sum(weights)
-        bounds = ops.floor(ops.arange(self.num_codes + 1, dtype="float32") * (number / self.num_codes))
-        widths = ops.maximum(bounds[1:] - bounds[:-1], 1.0)
-        uniforms = keras.random.uniform(self.counts.shape, seed=self.seed_generator)
-        ranks = ops.reshape(bounds[:-1] + ops.floor(uniforms * widths), (-1,))
-        positions = ops.searchsorted(ops.cumsum(weights), ranks, side="right")
-        positions = ops.reshape(ops.cast(positions, "int32"), self.counts.shape)
-        # A row of zeros at the end, where the search ends if nothing is unmasked.
-        table = ops.reshape(ops.pad(latents, [[0, 1], [0, 0], [0, 0]]), (-1, self.dim))
-        rows = positions * self.num_codebooks + ops.arange(self.num_codebooks, dtype="int32")[:, None]
-        return replicas.share_by_code(ops.take(table, rows, axis=0), number > 0)
-
-    def _kmeans(self, latents, weights, start):
-        """Lloyd's algorithm from `start`; returns centres and cluster sizes (at least 1)."""
-
-        def step(_, state):
-            centres, counts = state
-            counts, sums = self._statistics(latents, assignment.nearest(latents, centres), weights)
-            return ops.where((counts > 0)[..., None], sums / ops.maximum(counts, 1.0)[..., None], centres), counts
-
-        centres, counts = ops.fori_loop(0, KMEANS_ITERATIONS, step, (start, ops.ones(self.counts.shape)))
-        return centres, ops.maximum(counts, 1.0)
 
     def get_config(self):
         return {**super().get_config(), **self.arguments()}

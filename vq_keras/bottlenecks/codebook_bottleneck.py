@@ -25,7 +25,7 @@ class CodebookBottleneck(Bottleneck):
         num_codes,
         num_codebooks=1,
         update="ema",
-        decay=0.99,
+        decay=None,
         epsilon=1e-5,
         initializer="samples",
         restart_threshold=0.1,
@@ -84,13 +84,13 @@ class CodebookBottleneck(Bottleneck):
             self.codebook.initialise(ops.stop_gradient(flat), weights)
         samples, codes = self._choose(flat, training)
         vectors = self._lookup(samples)
+        errors = ops.mean(ops.square(flat - ops.stop_gradient(vectors)), axis=-1)
         if moving:
-            self.codebook.move(ops.stop_gradient(flat), samples, weights)
+            self.codebook.move(ops.stop_gradient(flat), samples, weights, ops.stop_gradient(errors))
 
         # Behind the sums over replicas in `move`: the first of them lets the next replica begin its step, and Keras
         # then forgets the losses that this one has added.
-        commitment = mean_over_elements(ops.square(flat - ops.stop_gradient(vectors)), weights)
-        self.add_loss(self.commitment_weight * commitment)
+        self.add_loss(self.commitment_weight * mean_over_elements(errors, weights))
         if self.codebook.update != "ema":
             codebook_loss = mean_over_elements(ops.square(ops.stop_gradient(flat) - vectors), weights)
             self.add_loss(self.codebook_weight * codebook_loss)

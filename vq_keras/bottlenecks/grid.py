@@ -55,7 +55,6 @@ class GridBottleneck(Bottleneck):
 
     def _lookup(self, samples):
         places, levels = (ops.convert_to_tensor(each, "int32") for each in (self.places, self.levels))
-        mean = mean_over_samples(
+        return mean_over_samples(
             lambda sample: self._points(samples[..., sample, None] // places % levels), samples.shape[-1]
         )
-        return ops.where(samples[..., :1] >= 0, mean, 0.0)

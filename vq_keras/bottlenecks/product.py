@@ -102,7 +102,7 @@ class ProductQuantizer(Bottleneck):
         return ops.reshape(outputs["quantized"], ops.shape(flat)), self._join(outputs["samples"]), codes
 
     def _lookup(self, samples):
-        blocks = ops.where(samples >= 0, samples // self._place_values() % self.bottleneck.num_codes, -1)
+        blocks = samples // self._place_values() % self.bottleneck.num_codes
         if self.bottleneck.num_codebooks == 1:
             blocks = blocks[:, 0]
         return ops.reshape(self.bottleneck.decode_samples(blocks), (-1, 1, self.dim))

@@ -117,8 +117,7 @@ class SemanticHashing(SavedSeed, Bottleneck):
         return self.to_latents(ops.relu(self.hidden(hidden)))
 
     def _lookup(self, samples):
-        vectors = ops.mean(self._vectors(_bits(samples, self.num_bits)), axis=-2)
-        return ops.where(samples[..., :1] >= 0, vectors, 0.0)
+        return ops.mean(self._vectors(_bits(samples, self.num_bits)), axis=-2)
 
     def get_config(self):
         names = ("noise", "discrete_mix", "warmup_steps", "hidden_dim", "seed")

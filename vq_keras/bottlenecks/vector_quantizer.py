@@ -22,8 +22,8 @@ class VectorQuantizer(CodebookBottleneck):
         num_codebooks: independent codebooks, one for each index of the axis before the last.
         update: "ema", or "gradient" for embeddings trained by the codebook loss, or "linear" for frozen ones behind a
             matrix that is trained by it (SimVQ); see `Codebook`.
-        decay: of the moving averages, in [0, 1). roy2018 uses 0.999 in runs of hundreds of thousands of steps; the
-            default 0.99 follows an encoder that learns fast, and suits shorter runs.
+        decay: of the moving averages, in [0, 1); oord2017 uses 0.99 and roy2018 0.999. None chooses by the numbers of
+            latents and of codes, so that each code averages over enough of them, and not over more; see `Codebook`.
         epsilon: of the Laplace smoothing of the counts.
         initializer: "samples" (latents of the first batch), "kmeans" or "normal".
         restart_threshold: codes used less than this share of the mean start again on data; 0 for never.
