@@ -8,7 +8,7 @@ Trains each bottleneck alone, on latents that no encoder adapts to it, and count
 - drifting: normal latents that turn, grow and move with the steps, as those of an encoder in training do.
 
 Where vector-quantize-pytorch is installed (the extra `peers`), its `VectorQuantize` at its defaults sees the same
-batches.
+batches. A bottleneck that does not come with so many codes is left out.
 
     python benchmarks/collapse.py --json collapse.json
 """
@@ -26,10 +26,17 @@ import rich.table
 import tyro
 
 from vq_keras import bottlenecks
+from vq_keras.errors import InputError
 from vq_keras.training.files import replace_file
 
 DATA = ("gaussian", "shifted", "imbalanced", "drifting")
 PEER = "vector-quantize-pytorch"
+# The others that give codes.
+OTHERS = tuple(
+    name
+    for name in bottlenecks.NAMES
+    if name not in ("vector_quantizer", "soft_em", "gaussian", "gaussian_samples", "categorical_samples")
+)
 
 
 @dataclasses.dataclass
@@ -40,7 +47,7 @@ class Config:
     """Of gaussian, shifted, imbalanced, drifting."""
     num_codes: tuple[int, ...] = (64, 512, 4096)
     """Sizes of the codebook."""
-    names: tuple[str, ...] = ("vector_quantizer", "gradient", "soft_em", "sim_vq", PEER)
+    names: tuple[str, ...] = ("vector_quantizer", "gradient", "soft_em", *OTHERS, PEER)
     """Bottlenecks by name; gradient is vector_quantizer with that update."""
     dim: int = 8
     """Dimensions of the latents."""
@@ -59,6 +66,7 @@ class Latents:
 
     def __init__(self, kind, num_codes, dim, seed):
         self.kind, self.dim = kind, dim
+        self.modes = num_codes  # In what was drawn last: as many as one likes, but in clusters.
         self.rng = np.random.default_rng([seed, num_codes, DATA.index(kind)])
         self.places = self.rng.normal(size=(num_codes, dim))
         shares = 1000.0 ** -np.linspace(0, 1, num_codes)
@@ -70,7 +78,9 @@ class Latents:
             normal += 5
         elif self.kind == "imbalanced":
             # A hundredth of the distance between neighbours, or less: each cluster is a mode of its own.
-            normal = self.places[self.rng.choice(len(self.places), number, p=self.shares)] + 0.003 * normal
+            chosen = self.rng.choice(len(self.places), number, p=self.shares)
+            self.modes = len(np.unique(chosen))
+            normal = self.places[chosen] + 0.003 * normal
         elif self.kind == "drifting":
             angle = progress * np.pi / 2
             normal[:, :2] = normal[:, :2] @ [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
@@ -79,7 +89,7 @@ class Latents:
 
 
 def of_keras(name, num_codes, config):
-    """(step, encode and decode) of a bottleneck of this project."""
+    """(step, encode and decode) of a bottleneck of this project, or None where it has not so many codes."""
     arguments = {"num_codes": num_codes, "seed": config.seed}
     if name == "gradient":
         layer = bottlenecks.get("vector_quantizer", update="gradient", **arguments)
@@ -87,7 +97,14 @@ def of_keras(name, num_codes, config):
         # Squared distances grow with the dimensions: as sharp for these as a temperature of 1 is for 512.
         layer = bottlenecks.get(name, temperature=config.dim / 512, **arguments)
     else:
-        layer = bottlenecks.get(name, **arguments)
+        if name in ("finite_scalar", "residual_finite_scalar", "lookup_free", "binary_spherical"):
+            del arguments["seed"]  # They draw nothing.
+        try:
+            layer = bottlenecks.get(name, **arguments)
+        except InputError:
+            return None
+    if getattr(layer, "latent_dim", None) not in (None, config.dim):
+        layer = bottlenecks.Projected(layer)
     inputs = keras.Input((config.dim,))
     outputs = layer(inputs)
     model = keras.Model(inputs, outputs["quantized"])
@@ -134,15 +151,18 @@ def measure(config: Config) -> dict:
                 # Enough that a code with half of its fair share is not missed.
                 fresh = latents.at(1.0, max(20_000, 20 * num_codes))
                 codes, quantized = apply(fresh)
-                counts = np.unique(codes, return_counts=True)[1]
-                shares = counts / counts.sum()
+                books = codes.reshape(len(codes), -1).T
+                counts = [np.unique(book, return_counts=True)[1] for book in books]
+                entropies = [-np.sum(each / len(codes) * np.log(each / len(codes))) for each in counts]
                 rows.append(
                     {
                         "data": kind,
                         "num_codes": num_codes,
                         "bottleneck": name,
-                        "codes_in_use": len(counts),
-                        "perplexity": float(np.exp(-np.sum(shares * np.log(shares)))),
+                        "codebooks": len(books),
+                        "codes_in_use": float(np.mean([len(each) for each in counts])),
+                        "modes": latents.modes,
+                        "perplexity": float(np.mean(np.exp(entropies))),
                         "error": float(np.square(fresh - quantized).mean() / fresh.var(0).mean()),
                     }
                 )
@@ -155,7 +175,8 @@ def measure(config: Config) -> dict:
 def table(results: dict) -> rich.table.Table:
     out = rich.table.Table(
         title=f"{results['steps']} steps of {results['batch']} latents of {results['dim']} dimensions",
-        caption="Error: mean squared, over the variance of the latents.",
+        caption="In use, perplexity: the means over the codebooks. Share: of the codes, or of the clusters where the "
+        "latents have fewer. Error: mean squared, over the variance of the latents.",
     )
     for column in ("latents", "codes", "bottleneck", "in use", "share", "perplexity", "error"):
         out.add_column(column, justify="left" if column in ("latents", "bottleneck") else "right")
@@ -164,8 +185,8 @@ def table(results: dict) -> rich.table.Table:
             row["data"],
             str(row["num_codes"]),
             row["bottleneck"],
-            str(row["codes_in_use"]),
-            f"{row['codes_in_use'] / row['num_codes']:.1%}",
+            f"{row['codes_in_use']:.0f}",
+            f"{min(1, row['codes_in_use'] / min(row['num_codes'], row['modes'])):.1%}",
             f"{row['perplexity']:.0f}",
             f"{row['error']:.4f}",
         )
