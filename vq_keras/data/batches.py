@@ -1,4 +1,4 @@
-"""Batches of images: the order they are trained in, and the pipeline that brings them.
+"""Batches of images, and the order they are trained in.
 
 The order is decided in one place, in numpy, so that training sees the same images in the same order on every
 backend, and a run that is continued sees what it would have seen without the break.
@@ -6,17 +6,12 @@ backend, and a run that is continued sees what it would have seen without the br
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import keras
 import numpy as np
 
+from vq_keras.data.batching import check_numbers, end_to_end, pipeline
 from vq_keras.errors import InputError
-
-# Batches made ready ahead of the step: enough to hide a new epoch's shuffle, and under 4 MB at batch 128 of CIFAR-10.
-# (A fixed number, because a buffer that tf.data tunes may still be filling, in Python, while the program ends, and
-# then the program hangs.)
-_PREFETCH = 8
 
 
 def training_order(
@@ -46,27 +41,23 @@ def training_order(
         >>> indices.shape, flips.dtype.name
         ((4,), 'bool')
     """
-    _check(num_images=(num_images, 1), batch_size=(batch_size, 1), seed=(seed, 0), start_step=(start_step, 0))
+    check_numbers(num_images=(num_images, 1), batch_size=(batch_size, 1), seed=(seed, 0), start_step=(start_step, 0))
     return (_step(num_images, batch_size, seed, step) for step in itertools.count(start_step))
 
 
 def _step(num_images: int, batch_size: int, seed: int, step: int) -> tuple[np.ndarray, np.ndarray]:
     start = step * batch_size
     stop = start + batch_size
-    parts = []
-    for epoch in range(start // num_images, (stop - 1) // num_images + 1):
-        within = slice(max(0, start - epoch * num_images), stop - epoch * num_images)
-        indices, flips = _epoch(num_images, seed, epoch)
-        parts.append((indices[within], flips[within]))
-    indices, flips = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return indices, flips
+    indices, flips = end_to_end(start, stop, num_images, lambda epoch: _epoch(num_images, seed, epoch)).T
+    return indices, flips.astype(bool)
 
 
 # A step needs the epoch it is in, and at its end the next one too.
 @functools.lru_cache(maxsize=2)
-def _epoch(num_images: int, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+def _epoch(num_images: int, seed: int, epoch: int) -> np.ndarray:
+    """(num_images, 2): for each of its places the image, and 1 where it is mirrored."""
     random = np.random.default_rng([seed, epoch])
-    return random.permutation(num_images), random.random(num_images) < 0.5
+    return np.stack([random.permutation(num_images), random.random(num_images) < 0.5], axis=1)
 
 
 def training_batches(images: np.ndarray, batch_size: int, seed: int, start_step: int = 0, flip: bool = True):
@@ -96,7 +87,7 @@ def training_batches(images: np.ndarray, batch_size: int, seed: int, start_step:
         (8, 32, 32, 3)
     """
     _check_images(images)
-    _check(batch_size=(batch_size, 1), seed=(seed, 0), start_step=(start_step, 0))
+    check_numbers(batch_size=(batch_size, 1), seed=(seed, 0), start_step=(start_step, 0))
 
     def batch(index):
         indices, flips = _step(len(images), batch_size, seed, start_step + index)
@@ -105,7 +96,7 @@ def training_batches(images: np.ndarray, batch_size: int, seed: int, start_step:
             chosen[flips] = chosen[flips, :, ::-1]
         return {"images": chosen}
 
-    return _pipeline(batch, None, (batch_size, *images.shape[1:]))
+    return pipeline(batch, None, {"images": ((batch_size, *images.shape[1:]), np.uint8)})
 
 
 def test_batches(images: np.ndarray, batch_size: int):
@@ -127,47 +118,16 @@ def test_batches(images: np.ndarray, batch_size: int):
         [4, 4, 2]
     """
     _check_images(images)
-    _check(batch_size=(batch_size, 1))
+    check_numbers(batch_size=(batch_size, 1))
 
     def batch(index):
         return {"images": images[index * batch_size : (index + 1) * batch_size]}
 
-    return _pipeline(batch, -(-len(images) // batch_size), (None, *images.shape[1:]))
+    return pipeline(batch, -(-len(images) // batch_size), {"images": ((None, *images.shape[1:]), np.uint8)})
 
 
 # pytest takes functions whose names begin like this one's for tests wherever a test imports it.
 test_batches.__test__ = False
-
-
-def _pipeline(batch: Callable[[int], dict], num_batches: int | None, shape: tuple):
-    """`batch(0)`, `batch(1)`, ... up to `num_batches`, or for ever."""
-    if keras.backend.backend() != "tensorflow":
-        return _Batches(batch, num_batches)
-    import tensorflow as tf
-
-    def batches():
-        return map(batch, itertools.count() if num_batches is None else range(num_batches))
-
-    # Keras warns at the end of data whose length it was not told.
-    length = tf.data.INFINITE_CARDINALITY if num_batches is None else num_batches
-    dataset = tf.data.Dataset.from_generator(batches, output_signature={"images": tf.TensorSpec(shape, tf.uint8)})
-    return dataset.apply(tf.data.experimental.assert_cardinality(length)).prefetch(_PREFETCH)
-
-
-class _Batches(keras.utils.PyDataset):
-    """A generator would do, but Keras takes no generator of dictionaries."""
-
-    def __init__(self, batch: Callable[[int], dict], num_batches: int | None):
-        super().__init__()
-        self._batch = batch
-        self._num_batches = num_batches
-
-    def __getitem__(self, index: int) -> dict:
-        return self._batch(index)
-
-    @property
-    def num_batches(self) -> int | None:
-        return self._num_batches
 
 
 def _check_images(images: np.ndarray) -> None:
@@ -178,10 +138,3 @@ def _check_images(images: np.ndarray) -> None:
         )
     if images.size == 0:
         raise InputError(f"There are no images (shape {images.shape}).")
-
-
-def _check(**numbers: tuple[int, int]) -> None:
-    """Each number, given with the least it may be."""
-    for name, (value, least) in numbers.items():
-        if value < least:
-            raise InputError(f"{name} must be {least} or above, but it is {value}.")

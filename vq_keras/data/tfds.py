@@ -1,0 +1,101 @@
+"""Data sets of TensorFlow Datasets: downloaded where they are missing, and read; what goes wrong in one sentence."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+
+import keras
+import numpy as np
+
+from vq_keras.errors import InputError
+
+_TIMEOUT_SECONDS = 5
+
+
+def prepared(name: str, data_dir: str | os.PathLike | None, title: str, instead: str):
+    """The builder of a data set that lies in `data_dir`, or has now been downloaded into it.
+
+    Args:
+        name: its name in TFDS, with the configuration: "cifar10", "wmt14_translate/de-en".
+        data_dir: a TFDS data directory; None takes TFDS's own choice (TFDS_DATA_DIR, or ~/tensorflow_datasets).
+        title: what messages call it.
+        instead: the arguments of a command that needs no download, for the messages.
+
+    Returns:
+        The `tfds.core.DatasetBuilder`; nothing of the data has been read.
+
+    Raises:
+        InputError: TensorFlow Datasets is not installed or knows no such set, or the set is neither there nor
+            downloadable.
+
+    Example:
+        >>> prepared("cifar10", "/data/tfds", "CIFAR-10", "--dataset photos").info.splits["test"].num_examples
+        10000
+    """
+    try:
+        import absl.logging
+        import tensorflow as tf
+        import tensorflow_datasets as tfds
+    except ImportError as error:
+        raise InputError(
+            f"{title} needs TensorFlow Datasets ({error}): pip install 'vq_keras[tensorflow]', or take the data set "
+            f"that needs no download, {instead}."
+        ) from error
+    absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS warns of deprecated names that it uses itself.
+    if keras.backend.backend() != "tensorflow":
+        # TensorFlow only reads here, and would take all of the GPU's memory from the backend that trains.
+        # Once it has started it has its devices, and says so with this error.
+        with contextlib.suppress(RuntimeError):
+            tf.config.set_visible_devices([], "GPU")
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except ValueError as error:
+        raise InputError(f"TensorFlow Datasets has no data set '{name}' (or not in this configuration).") from error
+    if not builder.is_prepared():
+        _download(tfds, builder, title, instead)
+    return builder
+
+
+def _download(tfds, builder, title: str, instead: str) -> None:
+    import requests  # TFDS downloads with it, so it is installed, and the same proxies hold for both
+
+    try:
+        # TFDS asks an address that does not answer for minutes; one short question of our own comes first.
+        address = next(iter(builder.url_infos))
+        requests.head(address, timeout=_TIMEOUT_SECONDS, allow_redirects=True).raise_for_status()
+        builder.download_and_prepare()
+    except (OSError, tfds.download.DownloadError) as error:
+        raise InputError(
+            f"{title} is not in {builder.data_dir} and cannot be downloaded ({type(error).__name__}): name the TFDS "
+            f"data directory that holds it (--data-dir), or take the data set that needs no download, {instead}."
+        ) from error
+
+
+def batches(builder, split: str, title: str, decoders=None) -> Iterator[dict[str, np.ndarray]]:
+    """The examples of a split, as they lie, a thousand at a time.
+
+    Args:
+        builder: from `prepared`.
+        split: one of `builder.info.splits`.
+        title: what messages call the data set.
+        decoders: those of `tfds.decode`, to read only some features; None reads all.
+
+    Yields:
+        A dictionary from feature to array, the examples along its first axis; texts are `bytes`.
+
+    Raises:
+        InputError: the files are damaged, or hold fewer examples than they should.
+    """
+    import tensorflow as tf
+
+    count, expected = 0, builder.info.splits[split].num_examples
+    try:
+        for batch in builder.as_dataset(split=split, decoders=decoders).batch(1000).as_numpy_iterator():
+            count += len(next(iter(batch.values())))
+            yield batch
+    except (tf.errors.OpError, ValueError) as error:
+        raise InputError(
+            f"{title} in {builder.data_dir} is damaged ({type(error).__name__}): prepare it again."
+        ) from error
+    if count < expected:
+        raise InputError(f"{title} in {builder.data_dir} is damaged: '{split}' has {count} of its {expected} examples.")
