@@ -76,7 +76,7 @@ def sample_without_cache(predictor, uniforms):
         return ops.take(predictor(codes[..., None]), t, axis=1), codes
 
     codes = ops.zeros((uniforms.shape[0], int(np.prod(CODE_SHAPE))), "int32")
-    return generation.sample(step, codes, uniforms.shape[1], uniforms)
+    return generation.sample(step, codes, uniforms.shape[1], uniforms)[0]
 
 
 def timed(function, uniforms, repeats):

@@ -155,7 +155,7 @@ class ImageTransformer(keras.Model):
             codes (batch, *code_shape) int32.
         """
         cache = self.init_cache(ops.shape(uniforms)[0])
-        codes = generation.sample(self.step, cache, math.prod(self.code_shape), uniforms, temperature, top_k)
+        codes, _ = generation.sample(self.step, cache, math.prod(self.code_shape), uniforms, temperature, top_k)
         return ops.reshape(codes, (-1, *self.code_shape))
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):

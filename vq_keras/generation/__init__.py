@@ -1,0 +1,5 @@
+"""The loops that generate codes from any model that predicts them one after the other."""
+
+from vq_keras.generation.sampling import greedy, sample
+
+__all__ = ["greedy", "sample"]
