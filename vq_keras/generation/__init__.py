@@ -1,5 +1,6 @@
 """The loops that generate codes from any model that predicts them one after the other."""
 
+from vq_keras.generation.beams import beam_search
 from vq_keras.generation.sampling import greedy, sample
 
-__all__ = ["greedy", "sample"]
+__all__ = ["beam_search", "greedy", "sample"]
