@@ -41,12 +41,14 @@ class GumbelSoftmax(SavedSeed, Bottleneck):
         num_codebooks: independent codebooks, one for each index of the axis before the last.
         temperature: a number above 0, or a `keras.optimizers.schedules.LearningRateSchedule` of the training steps so
             far. None falls from 1.2 linearly to 0.2 as in the released code, but in 5,000 steps in place of 150,000:
-            a run that ends before them ends with mixtures that evaluation, which takes one code, does not know.
+            a run that ends before them ends with mixtures that evaluation, which takes one code, does not know. That
+            code also takes one step in ten at a temperature between 0.5 and 1; this one does not.
         hard: whether z_q is the vector of the code with the largest y already in training, with the gradient of the
             soft z_q for latents and codes (straight-through, Jang et al. section 2.2).
-        kl_weight: weight of the loss, in nats for each latent; 1 in the released code. Beside a reconstruction term
-            that is a mean over dimensions the evidence bound has codes / dimensions, 0.21 for 640 codes of a CIFAR-10
-            image. The default is lower: evaluation takes the most likely code, of which a q near uniform says little.
+        kl_weight: weight of the loss, in nats for each latent; 1 in the released code, 0.0005 in that of Esser et al.
+            2021 (`GumbelQuantize` of taming-transformers). Beside a reconstruction term that is a mean over dimensions
+            the evidence bound has codes / dimensions, 0.21 for 640 codes of a CIFAR-10 image. The default, of this
+            library alone, is lower: evaluation takes the most likely code, of which a q near uniform says little.
         seed: of the noise and of the initialisation.
 
     Shapes:

@@ -10,7 +10,7 @@ from vq_keras.errors import InputError
 
 @keras.saving.register_keras_serializable(package="vq_keras")
 class SemanticHashing(SavedSeed, Bottleneck):
-    """Turns each latent into bits by a saturating sigmoid with noise (Kaiser and Bengio 2018 section 2).
+    """Turns each latent into bits by a saturating sigmoid with noise (Kaiser and Bengio 2018 section 2.1).
 
         v = Dense(z_e) + noise,    y = clip(1.2 sigmoid(v) - 0.1, 0, 1),    d = [y > 1/2],    code = sum_i d_i 2^i
         c = d or y in training, by a coin for each example; d in evaluation; both with the gradient of y
@@ -22,13 +22,15 @@ class SemanticHashing(SavedSeed, Bottleneck):
 
     Args:
         num_codes: a power of two, 2 to the number of bits.
-        noise: standard deviation of the normal noise of training, cut off at two of them. 0.5 as in the code released
-            with roy2018; the paper has 1, and no cut.
-        discrete_mix: probability of d in training, in [0, 1], once the warm-up is over; 1/2 in the paper.
+        noise: standard deviation of the normal noise of training, cut off at two of them. 0.5 as in the settings of the
+            code released with roy2018 (Tensor2Tensor's `transformer_ae_small`); without settings it takes 1.
+        discrete_mix: probability of d in training, in [0, 1], once the warm-up is over; 1/2 in the paper and in the
+            released code, whose coin is one for each example, too.
         warmup_steps: training steps in which that probability rises exponentially from a hundredth of its last value;
-            0 for none, as in the paper. The released code takes 20,000 steps, of far longer runs; a run that ends
-            before leaves a decoder that has hardly seen bits alone.
-        hidden_dim: units between bits and vectors; None is the dimension of the latents, as in the released code.
+            0 for none. The released code takes 20,000 steps, of far longer runs; a run that ends before leaves a
+            decoder that has hardly seen bits alone.
+        hidden_dim: units between bits and vectors; None is the dimension of the latents. The released code has more:
+            4,096 for 384 or 512 dimensions in translation, twice the dimension for images.
         seed: of noise and coins.
 
     Shapes:
