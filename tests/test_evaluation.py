@@ -42,6 +42,7 @@ class TwoNearest(Stateless):
     """Hard: the nearest code. Soft: three samples, two of the nearest code and one of the next."""
 
     num_codes, num_codebooks = NUM_CODES, 1
+    passes_straight_through = True
 
     def __init__(self, soft):
         super().__init__()
@@ -153,9 +154,17 @@ def test_every_figure_equals_numpy(soft, predictor):
     assert result["perplexity"] == pytest.approx(np.exp(-np.sum(shares * np.log(shares))), rel=1e-5)
     assert result["codes_in_use"] == len(shares) and result["usage"] == len(shares) / NUM_CODES
     assert result["largest_share"] == pytest.approx(shares.max(), rel=1e-6)
+    latents = (images.astype("float64") / 127.5 - 1).reshape(-1, 4, 2).mean(-1)
+    distance = np.square(latents - CODEBOOK.astype("float64")[hard[..., 0]]).mean()
+    assert result["codebook_distance"] == pytest.approx(distance, rel=1e-5)
     assert result["num_images"] == 11
     assert {type(value) for value in result.values()} == {int, float}
     assert set(result) == set(evaluation.LABELS) - {"unigram_bits_per_dim", "unigram_bits_per_dim_codes"}
+
+
+def test_a_bottleneck_that_compares_elsewhere_has_no_distance(monkeypatch):
+    monkeypatch.setattr(TwoNearest, "passes_straight_through", False)
+    assert "codebook_distance" not in evaluate(StandIn(), split(make_images(4), 4))
 
 
 def test_sizes_of_batches_do_not_matter():
@@ -224,7 +233,8 @@ def test_image_autoencoder_scores_as_in_its_own_evaluation():
     result = evaluate(model, [{"images": images[:8]}, {"images": images[8:]}])
     for name in ("strict_bits_per_dim", "paper_bits_per_dim"):
         assert result[name] == pytest.approx(expected["bits_per_dim"], rel=1e-5)
-    assert result["perplexity"] == pytest.approx(expected["perplexity"], rel=1e-5)
+    for name in ("perplexity", "codebook_distance"):
+        assert result[name] == pytest.approx(expected[name], rel=1e-5)
     assert result["codes_in_use"] == expected["codes_in_use"]
     errors = ((images.astype("float64") - ops.convert_to_numpy(model.reconstruct(images))) ** 2).mean(axis=(1, 2, 3))
     assert result["psnr"] == pytest.approx(np.mean(10 * np.log10(255**2 / errors)), rel=1e-5)

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 from keras import ops
 
 from vq_keras.errors import InputError
-from vq_keras.metrics import CodesInUse, LargestShare, Perplexity, bits_per_dim, psnr
+from vq_keras.metrics import (
+    CodebookDistance,
+    CodesInUse,
+    LargestShare,
+    Perplexity,
+    bits_per_dim,
+    psnr,
+    squared_distances,
+)
 
 METRICS = [Perplexity, CodesInUse, LargestShare]
 
@@ -102,6 +110,66 @@ def test_reset_and_config(metric_class):
     assert float(metric.result()) == before
     again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
     assert again.get_config() == metric.get_config() and (again.num_codes, again.num_codebooks) == (5, 2)
+
+
+def distance(*batches):
+    metric = CodebookDistance()
+    for distances, codes in batches:
+        metric.update_state(ops.convert_to_tensor(distances, "float32"), ops.convert_to_tensor(codes, "int32"))
+    return float(metric.result())
+
+
+def test_squared_distances_are_means_over_dimensions():
+    rng = np.random.default_rng(0)
+    latents, quantized = (rng.normal(size=(2, 3, 4, 8)).astype("float32") for _ in range(2))
+    expected = ((latents.astype("float64") - quantized) ** 2).mean(-1)
+    np.testing.assert_allclose(squared_distances(latents, quantized), expected, rtol=1e-6)
+    # Half precision is what a decoder gets; the difference is not taken in it.
+    half = ops.cast(quantized, "bfloat16")
+    expected = ((latents.astype("float64") - ops.convert_to_numpy(ops.cast(half, "float32"))) ** 2).mean(-1)
+    np.testing.assert_allclose(squared_distances(latents, half), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("stages", [0, 3])
+def test_distances_are_pooled_over_latents_that_count(stages):
+    rng, batches, pooled = np.random.default_rng(0), [], []
+    # The batches' means differ, and so do their numbers of masked positions.
+    for size, scale in ((5, 1.0), (3, 100.0), (1, 0.01)):
+        distances = scale * rng.random((size, 4))
+        masked = rng.random((size, 4)) < 0.4
+        codes = rng.integers(0, 7, (size, 4, stages) if stages else (size, 4))
+        codes[masked] = -1
+        if stages:
+            codes[..., 1:] = -1  # Dropped stages mask nothing.
+        batches.append((np.where(masked, np.nan, distances), codes))
+        pooled.append(distances[~masked])
+    assert distance(*batches) == pytest.approx(np.concatenate(pooled).mean(), rel=1e-6)
+
+
+def test_a_distance_of_nothing():
+    assert distance() == distance(([[9.0, 9.0]], [[-1, -1]])) == 0
+    assert distance(([[9.0]], [[-1]]), ([[0.5]], [[1]])) == 0.5
+
+
+def test_distances_of_more_latents_than_float32_counts():
+    metric = CodebookDistance()
+    metric.count.assign(2**26)
+    metric.mean.assign(1.0)
+    for _ in range(4):
+        metric.update_state(ops.full((2**20 + 1,), 3.0), ops.zeros((2**20 + 1,), "int32"))
+    more = 4 * (2**20 + 1)
+    assert int(metric.count) == 2**26 + more
+    assert float(metric.result()) == pytest.approx((2**26 + 3 * more) / (2**26 + more), rel=1e-6)
+    metric.reset_state()
+    assert float(metric.result()) == 0
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(metric))
+    assert again.get_config() == metric.get_config()
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (2,), (2, 3, 2, 2)])
+def test_codes_without_a_distance_each(shape):
+    with pytest.raises(InputError, match=r"do not fit distances of shape \(2, 3\)"):
+        distance((np.zeros((2, 3)), np.zeros(shape)))
 
 
 class Rounding(keras.Model):

@@ -11,7 +11,15 @@ from keras import ops
 from rich.table import Table
 
 from vq_keras.errors import InputError
-from vq_keras.metrics import CodesInUse, LargestShare, Perplexity, bits_per_dim, psnr
+from vq_keras.metrics import (
+    CodebookDistance,
+    CodesInUse,
+    LargestShare,
+    Perplexity,
+    bits_per_dim,
+    psnr,
+    squared_distances,
+)
 from vq_keras.training.files import replace_file
 
 LABELS = {
@@ -28,6 +36,7 @@ LABELS = {
     "codes_in_use": ("codes in use", "{:d}"),
     "usage": ("share of the codes in use", "{:.1%}"),
     "largest_share": ("share of the most used code", "{:.1%}"),
+    "codebook_distance": ("squared distance of latents from their vectors", "{:.4f}"),
     "num_images": ("images", "{:d}"),
 }
 
@@ -57,7 +66,8 @@ def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) 
         `{mode}_bits_per_dim`, `{mode}_bits_per_dim_reconstruction` and `{mode}_bits_per_dim_codes` for the modes
         strict and paper; with a unigram prior `unigram_bits_per_dim` and `unigram_bits_per_dim_codes`; `psnr` in dB of
         the likelihood's mode, strict; of the argmin codes `perplexity`, `codes_in_use` (summed over codebooks), `usage`
-        (their share of all codes) and `largest_share`; `num_images`.
+        (their share of all codes), `largest_share` and, where the bottleneck passes gradients straight through,
+        `codebook_distance` (`metrics.CodebookDistance`); `num_images`.
 
     Raises:
         InputError: if there are no images, or if they or `unigram` do not have the shape that the model needs.
@@ -80,10 +90,11 @@ def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) 
     # One function for each mode: the number of samples is a part of its shape.
     score_strict, score_paper = Score(model), Score(model)
     usage = [metric(num_ids, num_codebooks) for metric in (Perplexity, CodesInUse, LargestShare)]
+    distance = CodebookDistance()
     num_images = 0
     sums = dict.fromkeys(("strict_x", "strict_z", "paper_x", "paper_z", "psnr", "unigram_z"), 0.0)
 
-    for size, images, codes, samples in encoded(model, batches):
+    for size, images, codes, samples, distances in encoded(model, batches):
         hard = codes[..., None]
         strict = score_strict.predict_on_batch({"images": images, "samples": hard})
         same = np.array_equal(samples, hard)
@@ -95,6 +106,7 @@ def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) 
         sums["psnr"] += strict["psnr"][:size].sum(dtype="float64")
         for metric in usage:
             metric.update_state(ops.convert_to_tensor(codes[:size]))
+        distance.update_state(ops.convert_to_tensor(distances[:size]), ops.convert_to_tensor(codes[:size]))
         if unigram is not None:
             sums["unigram_z"] -= unigram[np.arange(num_codes), codes[:size].reshape(size, num_codes)].sum()
 
@@ -114,6 +126,8 @@ def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) 
     if unigram is not None:
         result["unigram_bits_per_dim"] = bits(means["strict_x"], means["unigram_z"])
         result["unigram_bits_per_dim_codes"] = bits(0.0, means["unigram_z"])
+    if model.bottleneck.passes_straight_through:
+        result["codebook_distance"] = float(distance.result())
     perplexity, in_use, largest = (float(metric.result()) for metric in usage)
     return {
         **result,
@@ -154,7 +168,7 @@ def fit_unigram(model, train_batches: Iterable[dict]) -> np.ndarray:
     num_codes, num_ids = math.prod(model.code_shape), model.bottleneck.num_codes
     counts = np.zeros(num_codes * num_ids, "int64")
     num_images = 0
-    for size, _, codes, _ in encoded(model, train_batches):
+    for size, _, codes, *_ in encoded(model, train_batches):
         num_images += size
         ids = codes[:size].reshape(size, num_codes) + num_ids * np.arange(num_codes)
         counts += np.bincount(ids.ravel(), minlength=len(counts))
@@ -164,8 +178,8 @@ def fit_unigram(model, train_batches: Iterable[dict]) -> np.ndarray:
 
 
 class Encode(keras.Model):
-    """images -> their argmin codes, and samples drawn as in training. A model for the sake of `predict_on_batch`,
-    which compiles the same function on every backend."""
+    """images -> their argmin codes, the latents' squared distances from those, and samples drawn as in training. A
+    model for the sake of `predict_on_batch`, which compiles the same function on every backend."""
 
     def __init__(self, model):
         super().__init__(dtype="float32")
@@ -174,7 +188,10 @@ class Encode(keras.Model):
 
     def call(self, images):
         latents = self.encoder(images, training=False)
-        return {"codes": self.bottleneck.encode(latents), "samples": self.bottleneck.sample(latents)}
+        codes = self.bottleneck.encode(latents)
+        quantized = self.bottleneck.decode_samples(ops.expand_dims(codes, -1))
+        distances = squared_distances(latents, quantized)
+        return {"codes": codes, "samples": self.bottleneck.sample(latents), "distances": distances}
 
 
 class Score(keras.Model):
@@ -200,7 +217,7 @@ class Score(keras.Model):
 
 
 def encoded(model, batches: Iterable[dict]) -> Iterator[tuple]:
-    """(size, images, codes, samples) of each batch, arrays filled up to the size of the largest batch so far.
+    """(size, images, codes, samples, distances) of each batch, filled up to the size of the largest batch so far.
 
     A smaller last batch would be compiled for its own shape, which takes longer than to score it: its images are
     repeated, and only the first `size` rows count.
@@ -216,7 +233,7 @@ def encoded(model, batches: Iterable[dict]) -> Iterator[tuple]:
             continue
         images = images[np.arange(largest) % size]
         outputs = encode.predict_on_batch(images)
-        yield size, images, outputs["codes"], outputs["samples"]
+        yield size, images, outputs["codes"], outputs["samples"], outputs["distances"]
 
 
 def table(metrics: dict[str, float]) -> Table:

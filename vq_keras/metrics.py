@@ -5,7 +5,13 @@ import math
 import keras
 from keras import ops
 
+from vq_keras.bottlenecks import replicas
 from vq_keras.errors import InputError
+
+# Of variables that every replica assigns the same value, as what goes into it was summed over the replicas before.
+# Keras's default, a sum over replicas when read, leaves each replica's own result wrong, and divides what is assigned
+# outside of a step among the replicas, whole numbers rounded down.
+REDUCED = "only_first_replica"
 
 
 def bits_per_dim(nll_x, nll_z, num_dims, num_codes):
@@ -54,6 +60,22 @@ def psnr(images, reconstructions):
     floor = 1.0 / math.prod(images.shape[1:])
     error = ops.maximum(ops.mean(squares, axis=(1, 2, 3)), floor)
     return 10.0 * ops.log10(255.0**2 / error)
+
+
+def squared_distances(latents, quantized):
+    """|z_e - z_q|^2 / dim: the mean over the dimensions of each latent's squared distance from its quantized vector.
+
+    Args:
+        latents, quantized: (batch, *positions, dim), of any floating dtype.
+
+    Returns:
+        float32 (batch, *positions).
+
+    Example:
+        >>> squared_distances(keras.ops.ones((2, 3, 4)), keras.ops.zeros((2, 3, 4))).shape
+        (2, 3)
+    """
+    return ops.mean(ops.square(ops.cast(latents, "float32") - ops.cast(quantized, "float32")), axis=-1)
 
 
 class CodeUsage(keras.metrics.Metric):
@@ -165,3 +187,64 @@ class LargestShare(CodeUsage):
 
     def result(self):
         return ops.max(self.shares())
+
+
+@keras.saving.register_keras_serializable(package="vq_keras")
+class CodebookDistance(keras.metrics.Metric):
+    """Mean over latents of |z_e - z_q|^2 / dim: how far latents are from the vectors that replace them.
+
+    This is what the straight-through gradient ignores. Where the latents' mean square is 1, as that of the image
+    models' encoders is, it is a share: 0 if every latent is a code vector, 1 if z_q might as well be zero. One that
+    rises during training says that the encoder outruns its codebook; one that stays near the latents' variance, that
+    the codebook tells little about them. K codes for `dim` independent normal dimensions of variance 1 cannot bring it
+    below K^(-2 / dim) (the rate-distortion bound): 0.25 for 256 codes of 8 dimensions.
+
+    It means something where z_q stands for z_e in its own space, as it does for bottlenecks that pass the gradient
+    straight through (`Bottleneck.passes_straight_through`), and not where the two are compared elsewhere, such as
+    behind a learned map or on the unit sphere.
+
+    Pooled over all batches since the last reset, each latent counting the same. It is kept as a mean and not as a sum,
+    to which float32 would in the end add nothing more. On several replicas it is that of the whole batch on each.
+
+    `update_state(distances, codes)` takes `squared_distances`, float32 (batch, *positions), and the bottleneck's codes,
+    (batch, *positions) or with an axis more for the codes of one latent. Where the codes are negative, or all those of
+    a latent are, the position is masked and does not count.
+
+    Args:
+        name: of the metric.
+
+    Raises:
+        InputError: if the codes do not fit the distances.
+
+    Example:
+        >>> metric = CodebookDistance()
+        >>> metric.update_state(keras.ops.array([[0.5, 9.0], [0.1, 0.3]]), keras.ops.array([[7, -1], [0, 2]]))
+        >>> round(float(metric.result()), 4)
+        0.3
+    """
+
+    def __init__(self, name: str = "codebook_distance", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.mean = self.add_variable((), "zeros", "float32", REDUCED, name="mean")
+        self.count = self.add_variable((), "zeros", "int", REDUCED, name="count")
+
+    def update_state(self, distances, codes):
+        several = len(codes.shape) - len(distances.shape)
+        pairs = zip(codes.shape, distances.shape, strict=False)
+        if several not in (0, 1) or any(None not in pair and pair[0] != pair[1] for pair in pairs):
+            raise InputError(
+                f"codes of shape {tuple(codes.shape)} do not fit distances of shape {tuple(distances.shape)}: "
+                "there has to be a distance for each latent."
+            )
+        present = codes >= 0
+        if several:
+            present = ops.any(present, axis=-1)
+        total, number = replicas.all_reduce_sum(
+            ops.sum(ops.where(present, distances, 0.0)), ops.sum(ops.cast(present, "float32"))
+        )
+        self.count.assign_add(ops.cast(number, self.count.dtype))
+        count = ops.maximum(ops.cast(self.count, "float32"), 1.0)
+        self.mean.assign_add((total - number * self.mean) / count)
+
+    def result(self):
+        return self.mean + 0.0  # A tensor: a variable under a strategy cannot be read as a number.

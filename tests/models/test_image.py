@@ -104,6 +104,16 @@ def test_metrics_of_fit_agree_with_the_outputs():
     bits = (outputs["nll_x"].mean() * 192 + 40 * math.log(16)) / 192 / math.log(2)
     assert result["bits_per_dim"] == pytest.approx(bits, rel=1e-5)
     assert result["codes_in_use"] == len(np.unique(outputs["codes"]))
+    latents = ops.convert_to_numpy(whole.encoder(x))
+    quantized = ops.convert_to_numpy(whole.bottleneck.decode(outputs["codes"]))
+    np.testing.assert_allclose(outputs["distances"], np.square(latents - quantized).mean(-1), rtol=1e-4)
+    assert result["codebook_distance"] == pytest.approx(outputs["distances"].mean(), rel=1e-5)
+
+
+def test_bottlenecks_that_compare_elsewhere_have_no_distance():
+    whole = model(VectorQuantizer(num_codes=16, cosine=True))
+    whole.compile("adam")
+    assert "codebook_distance" not in whole.evaluate({"images": images(2)}, return_dict=True, verbose=0)
 
 
 def test_the_predictor_sends_no_gradient_to_the_encoder_and_gets_soft_labels():

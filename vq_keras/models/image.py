@@ -61,7 +61,9 @@ class ImageAutoencoder(keras.Model):
 
     A functional model: the input is `{"images": integers 0..255 (batch, height, width, channels)}`; the outputs are
     `"codes"` and, for each image, `"nll_x"` in nats per dimension and `"nll_z"` in nats per code (without a latent
-    predictor ln K, the uniform prior). Metrics: `nll_x`, `nll_z`, `bits_per_dim`, `perplexity`, `codes_in_use`.
+    predictor ln K, the uniform prior). Where the bottleneck passes gradients straight through, `"distances"` are those
+    of `metrics.squared_distances` of each latent. Metrics: `nll_x`, `nll_z`, `bits_per_dim`, `perplexity`,
+    `codes_in_use` and, with those distances, `codebook_distance`.
 
     Args:
         bottleneck: a `Bottleneck`.
@@ -98,7 +100,8 @@ class ImageAutoencoder(keras.Model):
 
         # 1. Images to codes and back to the parameters of a distribution over images.
         images = keras.Input(image_shape, dtype="uint8", name="images")
-        discrete = bottleneck(encoder(images))
+        latents = encoder(images)
+        discrete = bottleneck(latents)
         parameters = decoder(discrete["quantized"])
         # 2. The two terms of the likelihood, for each image.
         outputs = {
@@ -107,6 +110,8 @@ class ImageAutoencoder(keras.Model):
         }
         if latent_predictor is not None:
             outputs["nll_z"] = LatentTerm(latent_predictor, name="latent_term")(discrete["samples"])
+        if bottleneck.passes_straight_through:
+            outputs["distances"] = metrics.squared_distances(latents, discrete["quantized"])
         super().__init__(inputs={"images": images}, outputs=outputs, **kwargs)
 
         self.image_shape = image_shape
@@ -124,6 +129,7 @@ class ImageAutoencoder(keras.Model):
             metrics.Perplexity(*codebooks, name="perplexity"),
             metrics.CodesInUse(*codebooks, name="codes_in_use"),
         ]
+        self._distance = [metrics.CodebookDistance()] if bottleneck.passes_straight_through else []
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         loss = ops.mean(y_pred["nll_x"])
@@ -139,11 +145,14 @@ class ImageAutoencoder(keras.Model):
             mean.update_state(values)
         for usage in self._usage:
             usage.update_state(y_pred["codes"])
+        for distance in self._distance:
+            distance.update_state(y_pred["distances"], y_pred["codes"])
         return self.get_metrics_result()
 
     def get_metrics_result(self):
         # A latent predictor has an nll_z of its own for training alone, which does not move here.
-        return {**super().get_metrics_result(), **{each.name: each.result() for each in [*self._means, *self._usage]}}
+        ours = [*self._means, *self._usage, *self._distance]
+        return {**super().get_metrics_result(), **{each.name: each.result() for each in ours}}
 
     def encode(self, images):
         """The codes of images: integers 0..255 (batch, *image_shape) -> int32 (batch, *code_shape)."""
