@@ -84,7 +84,9 @@ class CodeUsage(keras.metrics.Metric):
     Pooled, because the perplexity of a batch depends on its size and the mean over batches means nothing. Counts are
     integers: float32 stops counting at 2^24, which an epoch of CIFAR-10 with a collapsed codebook passes (50,000 x
     640 codes). They are 64 bits wide on TensorFlow and 32 on JAX, which has no other by default: exact up to 2^31 - 1
-    uses of one code, 3.3 million images of 640 codes that are all the same.
+    uses of one code, 3.3 million images of 640 codes that are all the same. On several replicas they are those of the
+    whole batch on each: a perplexity is no mean of the replicas' own, and the value of a step, which Keras averages
+    over the replicas, would be wrong.
 
     `update_state(codes)` takes int32 codes (batch, *positions), with several codebooks (batch, *positions,
     num_codebooks). Negative codes are masked positions and count nowhere. A model calls it in `compute_metrics` with
@@ -103,7 +105,7 @@ class CodeUsage(keras.metrics.Metric):
         super().__init__(name=name, **kwargs)
         self.num_codes = num_codes
         self.num_codebooks = num_codebooks
-        self.counts = self.add_variable((num_codebooks, num_codes), "zeros", dtype="int", name="counts")
+        self.counts = self.add_variable((num_codebooks, num_codes), "zeros", "int", REDUCED, name="counts")
 
     def update_state(self, codes):
         if self.num_codebooks > 1 and codes.shape[-1] != self.num_codebooks:
@@ -117,7 +119,7 @@ class CodeUsage(keras.metrics.Metric):
         counts = ops.segment_sum(
             ops.reshape(present, (-1,)), ops.reshape(ids, (-1,)), num_segments=self.num_codebooks * self.num_codes
         )
-        self.counts.assign_add(ops.reshape(counts, self.counts.shape))
+        self.counts.assign_add(ops.reshape(replicas.all_reduce_sum(counts)[0], self.counts.shape))
 
     def shares(self):
         """The share of each code in the uses of its codebook, float32 (num_codebooks, num_codes); zeros at first."""
