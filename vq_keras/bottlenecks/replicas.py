@@ -61,3 +61,13 @@ def from_first(tensor):
     if context is None:
         return tensor
     return all_reduce_sum(ops.where(context.replica_id_in_sync_group == 0, tensor, 0.0))[0]
+
+
+def share_of_loss(loss):
+    """A loss, the mean over a replica's examples, as that replica's share in the mean over all of them.
+
+    Keras adds up the gradients of the replicas. It divides the losses that it computes itself by their number; a model
+    with a `compute_loss` of its own has to, or learns at as many times its learning rate.
+    """
+    context = _context()
+    return loss if context is None else loss / context.num_replicas_in_sync

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from vq_keras import bottlenecks, likelihoods, metrics, priors  # noqa: F401  A file names their classes; see below.
+from vq_keras.bottlenecks import replicas
 from vq_keras.models import architectures
 
 
@@ -135,7 +136,7 @@ class ImageAutoencoder(keras.Model):
         loss = ops.mean(y_pred["nll_x"])
         if self.latent_predictor is not None:
             loss = loss + self.predictor_weight * ops.mean(y_pred["nll_z"])
-        return loss + sum(self.losses)
+        return replicas.share_of_loss(loss + sum(self.losses))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         nll_x = y_pred["nll_x"]

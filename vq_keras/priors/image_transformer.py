@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from vq_keras import generation
+from vq_keras.bottlenecks import replicas
 from vq_keras.errors import InputError
 from vq_keras.layers import TransformerBlock
 from vq_keras.priors.code_embedding import CodeEmbedding
@@ -161,7 +162,7 @@ class ImageTransformer(keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The mean cross entropy of a code in nats; `x` are the samples, `y` and `sample_weight` are not used."""
         nats, count = self._totals(x, y_pred)
-        return nats / count
+        return replicas.share_of_loss(nats / count)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Tracks `nll_z`, the mean over all codes that are not masked, whatever batch they came in."""
