@@ -127,6 +127,26 @@ def grouped(rng):
     return built(GroupedQuantizer([ResidualQuantizer(stages(rng, 2, dim=2)) for _ in range(2)]), 4)
 
 
+def test_stages_are_dropped_in_fit_as_well(rng):
+    """Whose TensorFlow graphs cannot be iterated over, as eager tensors can."""
+    layer = built(ResidualQuantizer(stages(rng, 3, commitment_weight=1.0), dropout=0.9, seed=5), 4)
+    latents = rng.normal(size=(400, 2, 4)).astype("float32")
+    whole = array(layer.encode(latents))
+    left = [latents - array(layer.decode(np.where(np.arange(3) < depth, whole, -1))) for depth in (1, 2, 3)]
+    errors = np.array([np.square(rest).mean(axis=(1, 2)) for rest in left])
+    # The depths have the probabilities 0.9 / 3 each, and all three stages 0.1 more. A stage's loss is the mean over
+    # those examples that it sees.
+    expected = np.array([0.3, 0.3, 0.4]) @ errors.mean(1) + errors.mean(1).sum()
+
+    inputs = keras.Input((2, 4))
+    model = keras.Model(inputs, layer(keras.layers.Dense(4, kernel_initializer="identity")(inputs))["quantized"])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    loss = model.fit(latents, latents, batch_size=400, verbose=0).history["loss"][0]
+    # Four standard errors of four such means, of 160 examples at least.
+    assert loss == pytest.approx(expected, abs=4 * 2 * errors.std() / np.sqrt(160))
+    assert loss != pytest.approx(errors[2].mean() + errors.mean(1).sum(), rel=0.05)  # Without dropout.
+
+
 def composed(name, rng):
     layers = {
         "product": lambda: built(ProductQuantizer(make(rng.normal(size=(2, 5, 2)), decay=0.8)), 4),

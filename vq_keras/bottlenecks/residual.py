@@ -113,7 +113,7 @@ class ResidualQuantizer(SavedSeed, Bottleneck):
         if not training or self.dropout == 0:
             return [mask] * len(self.stages)
         batch = ops.shape(latents)[:1]
-        drops, depths = keras.random.uniform((2, *batch), seed=self.seed_generator)
+        drops, depths = ops.unstack(keras.random.uniform((2, *batch), seed=self.seed_generator), 2)
         depths = ops.where(drops < self.dropout, ops.floor(depths * len(self.stages)) + 1, len(self.stages))
         depths = ops.reshape(depths, (-1, *(1 for _ in latents.shape[1:-1])))
         everywhere = ops.ones_like(latents[..., 0], "bool") if mask is None else mask
