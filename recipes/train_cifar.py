@@ -40,7 +40,7 @@ OWN_OPTIONS = {
     "vector_quantizer": ("update", "decay", "commitment_weight", "seed"),
     "soft_em": ("num_samples", "temperature", "decay", "commitment_weight", "seed"),
     **dict.fromkeys(("gumbel_softmax", "semantic_hashing", "product", "residual", "grouped_residual"), ("seed",)),
-    **dict.fromkeys(("sim_vq", "cosine", "random_projection"), ("seed",)),
+    **dict.fromkeys(("residual_finite_scalar", "sim_vq", "cosine", "random_projection"), ("seed",)),
 }
 CHOICES = {
     "codebooks": ("shared", "separate"),
@@ -71,8 +71,8 @@ class Config:
     """Encoder and decoder: small (for two CPU cores), oord2017, roy2018."""
     bottleneck: str = "vector_quantizer"
     """vector_quantizer (hard EM with --update ema), soft_em (Monte-Carlo EM), gumbel_softmax, semantic_hashing,
-    product, residual, grouped_residual, finite_scalar, lookup_free, binary_spherical, sim_vq, cosine,
-    random_projection."""
+    product, residual, grouped_residual, finite_scalar, residual_finite_scalar, lookup_free, binary_spherical, sim_vq,
+    cosine, random_projection."""
     bottleneck_arguments: str = "{}"
     """More arguments of the bottleneck, as JSON: '{"num_stages": 4}' for residual."""
     update: str = "ema"

@@ -13,6 +13,7 @@ from vq_keras.bottlenecks import (
     LookupFreeQuantizer,
     ProductQuantizer,
     RandomProjectionQuantizer,
+    ResidualFiniteScalarQuantizer,
     ResidualQuantizer,
     SemanticHashing,
     SoftEM,
@@ -31,6 +32,7 @@ KINDS = {
     "residual": ResidualQuantizer,
     "grouped_residual": GroupedQuantizer,
     "finite_scalar": FiniteScalarQuantizer,
+    "residual_finite_scalar": ResidualFiniteScalarQuantizer,
     "lookup_free": LookupFreeQuantizer,
     "binary_spherical": LookupFreeQuantizer,
     "sim_vq": VectorQuantizer,
@@ -45,7 +47,7 @@ def test_by_name():
         bottleneck = get(name, num_codes=256, name="layer")
         assert type(bottleneck) is kind
         assert isinstance(bottleneck, Bottleneck)
-        assert (bottleneck.name, bottleneck.num_codes) == ("layer", 240 if name == "finite_scalar" else 256)
+        assert (bottleneck.name, bottleneck.num_codes) == ("layer", 240 if "finite_scalar" in name else 256)
 
 
 def test_by_name_with_arguments():
@@ -65,7 +67,9 @@ def test_by_name_with_arguments():
 
 
 def test_unknown_names():
-    with pytest.raises(InputError, match=r"no bottleneck 'vq'; the known ones are .*residual, sem"):
+    with pytest.raises(
+        InputError, match=r"no bottleneck 'vq'; the known ones are .*residual, residual_finite_scalar, sem"
+    ):
         get("vq", num_codes=7)
 
 

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 from harness import array, call, embeddings_of, make
 
-from vq_keras.bottlenecks import FiniteScalarQuantizer, LookupFreeQuantizer, ResidualQuantizer
+from vq_keras.bottlenecks import (
+    FiniteScalarQuantizer,
+    LookupFreeQuantizer,
+    ResidualFiniteScalarQuantizer,
+    ResidualQuantizer,
+)
 
 torch = pytest.importorskip("torch", reason="the extra `peers` is not installed")
 peers = pytest.importorskip("vector_quantize_pytorch", reason="the extra `peers` is not installed")
@@ -62,6 +67,23 @@ def test_ids_of_finite_scalar_quantisation(rng):
     assert inside.mean() > 0.95
     np.testing.assert_array_equal(outputs["codes"][inside], ids.numpy()[inside])
     np.testing.assert_allclose(outputs["quantized"][inside], quantized.detach().numpy()[inside], atol=1e-6)
+
+
+def test_residual_finite_scalar_quantisation(rng):
+    """Their bound, levels and order of digits are ours; only a latent on an edge may fall either way."""
+    levels, num_stages = (8, 5, 4, 3), 3
+    latents = rng.normal(size=(2, 500, 4)).astype("float32")
+    theirs = peers.ResidualFSQ(levels=list(levels), num_quantizers=num_stages).eval()
+    quantized, ids = theirs(torch.from_numpy(latents))
+    ours = ResidualFiniteScalarQuantizer(levels, num_stages=num_stages)
+    ours.build((None, None, 4))
+    outputs = call(ours, latents)
+    same = (outputs["codes"] == ids.numpy()).all(-1)
+    # One of 512 cells of a dimension is 4e-3 wide, 1e-7 of rounding a share of 3e-5 of it.
+    assert same.mean() > 0.999
+    np.testing.assert_allclose(outputs["quantized"][same], quantized.detach().numpy()[same], atol=1e-6)
+    decoded = theirs.get_output_from_indices(torch.from_numpy(outputs["codes"]).long())
+    np.testing.assert_allclose(array(ours.decode(outputs["codes"])), decoded.numpy(), atol=1e-6)
 
 
 @pytest.mark.parametrize("spherical", [False, True])

@@ -10,6 +10,7 @@ from vq_keras.bottlenecks.product import ProductQuantizer
 from vq_keras.bottlenecks.projected import Projected
 from vq_keras.bottlenecks.random_projection import RandomProjectionQuantizer
 from vq_keras.bottlenecks.residual import ResidualQuantizer
+from vq_keras.bottlenecks.residual_finite_scalar import ResidualFiniteScalarQuantizer
 from vq_keras.bottlenecks.semantic_hashing import SemanticHashing
 from vq_keras.bottlenecks.soft_em import SoftEM
 from vq_keras.bottlenecks.vector_quantizer import VectorQuantizer
@@ -24,6 +25,7 @@ __all__ = [
     "ProductQuantizer",
     "Projected",
     "RandomProjectionQuantizer",
+    "ResidualFiniteScalarQuantizer",
     "ResidualQuantizer",
     "SemanticHashing",
     "SoftEM",

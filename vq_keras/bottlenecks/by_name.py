@@ -7,6 +7,7 @@ from vq_keras.bottlenecks.lookup_free import LookupFreeQuantizer
 from vq_keras.bottlenecks.product import ProductQuantizer
 from vq_keras.bottlenecks.random_projection import RandomProjectionQuantizer
 from vq_keras.bottlenecks.residual import ResidualQuantizer
+from vq_keras.bottlenecks.residual_finite_scalar import ResidualFiniteScalarQuantizer
 from vq_keras.bottlenecks.semantic_hashing import SemanticHashing
 from vq_keras.bottlenecks.soft_em import SoftEM
 from vq_keras.bottlenecks.vector_quantizer import VectorQuantizer
@@ -61,6 +62,7 @@ NAMES = {
     "residual": _residual,
     "grouped_residual": _grouped_residual,
     "finite_scalar": _finite_scalar,
+    "residual_finite_scalar": ResidualFiniteScalarQuantizer,
     "lookup_free": LookupFreeQuantizer,
     "binary_spherical": _binary_spherical,
     "sim_vq": _sim_vq,
@@ -74,8 +76,9 @@ def get(name, /, **arguments):
 
     Args:
         name: a key of `NAMES`. Those that are made of others take, beside `num_codes` and what the others take,
-            "product": `num_blocks` and `projection`; "residual": `num_stages` and `dropout`; "grouped_residual": those
-            and `num_groups`; and `of`, the name of the bottleneck they are made of.
+            "product": `num_blocks` and `projection`; "residual" and "residual_finite_scalar": `num_stages` and
+            `dropout`; "grouped_residual": those and `num_groups`; and all but "residual_finite_scalar" take `of`, the
+            name of the bottleneck they are made of.
         **arguments: of that bottleneck's constructor, `name` of the layer among them.
 
     Returns:

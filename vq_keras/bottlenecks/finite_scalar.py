@@ -59,20 +59,8 @@ class FiniteScalarQuantizer(GridBottleneck):
     passes_straight_through = False  # The bound stands before the rounding.
 
     def __init__(self, levels=None, num_codes=None, num_codebooks=1, **kwargs):
-        if (levels is None) == (num_codes is None):
-            raise InputError("give a FiniteScalarQuantizer either levels or num_codes.")
-        if levels is None:
-            if num_codes not in RECOMMENDED:
-                known = ", ".join(map(str, RECOMMENDED))
-                raise InputError(
-                    f"there are no recommended levels for {num_codes} codes, only for {known}; give levels."
-                )
-            levels = RECOMMENDED[num_codes]
-        if not levels or any(level < 2 or level != int(level) for level in levels):
-            raise InputError(f"levels are {tuple(levels)}; give at least one whole number, each 2 or more.")
-        levels = tuple(int(level) for level in levels)
-        places = [math.prod(levels[:dimension]) for dimension in range(len(levels))]
-        super().__init__(levels, places, num_codebooks, **kwargs)
+        levels = resolve(levels, num_codes, type(self).__name__)
+        super().__init__(levels, places(levels), num_codebooks, **kwargs)
 
     def _half_widths(self):
         return ops.convert_to_tensor([level // 2 for level in self.levels], "float32")
@@ -100,3 +88,26 @@ class FiniteScalarQuantizer(GridBottleneck):
         config = {**super().get_config(), "levels": list(self.levels)}
         del config["num_codes"]
         return config
+
+
+def resolve(levels, num_codes, name):
+    """The levels that either argument of a quantiser of this name stands for, a tuple of whole numbers.
+
+    Raises:
+        InputError: for both or neither, or one outside its range.
+    """
+    if (levels is None) == (num_codes is None):
+        raise InputError(f"give a {name} either levels or num_codes.")
+    if levels is None:
+        if num_codes not in RECOMMENDED:
+            known = ", ".join(map(str, RECOMMENDED))
+            raise InputError(f"there are no recommended levels for {num_codes} codes, only for {known}; give levels.")
+        levels = RECOMMENDED[num_codes]
+    if not levels or any(level < 2 or level != int(level) for level in levels):
+        raise InputError(f"levels are {tuple(levels)}; give at least one whole number, each 2 or more.")
+    return tuple(int(level) for level in levels)
+
+
+def places(levels):
+    """The value of each dimension's digit in an id: the first dimension has the least."""
+    return [math.prod(levels[:dimension]) for dimension in range(len(levels))]

@@ -41,12 +41,7 @@ class GridBottleneck(Bottleneck):
         return len(self.levels)
 
     def build(self, input_shape):
-        if input_shape[-1] != self.latent_dim:
-            name = type(self).__name__
-            raise InputError(
-                f"latents have {input_shape[-1]} dimensions, but a {name} of {self.num_codes} codes needs "
-                f"{self.latent_dim}; wrap it as Projected({name}(...)), which learns maps between the two."
-            )
+        check_width(self, input_shape)
         super().build(input_shape)
 
     def _assign(self, flat, training):
@@ -57,4 +52,14 @@ class GridBottleneck(Bottleneck):
         places, levels = (ops.convert_to_tensor(each, "int32") for each in (self.places, self.levels))
         return mean_over_samples(
             lambda sample: self._points(samples[..., sample, None] // places % levels), samples.shape[-1]
+        )
+
+
+def check_width(bottleneck, input_shape):
+    """Raises an InputError where latents do not have the `latent_dim` of a bottleneck that fixes it."""
+    if input_shape[-1] != bottleneck.latent_dim:
+        name = type(bottleneck).__name__
+        raise InputError(
+            f"latents have {input_shape[-1]} dimensions, but a {name} of {bottleneck.num_codes} codes needs "
+            f"{bottleneck.latent_dim}; wrap it as Projected({name}(...)), which learns maps between the two."
         )

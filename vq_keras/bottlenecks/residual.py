@@ -50,7 +50,8 @@ class ResidualQuantizer(SavedSeed, Bottleneck):
             if not stage.passes_straight_through:
                 raise InputError(
                     f"{type(stage).__name__} cannot be a stage: its gradient does not pass straight through. "
-                    "Stages with weights around them are one Projected(ResidualQuantizer(...)) instead."
+                    "Stages with weights around them are one Projected(ResidualQuantizer(...)) instead, and finite "
+                    "scalar ones a ResidualFiniteScalarQuantizer."
                 )
         if not 0 <= dropout < 1:
             raise InputError(f"dropout is {dropout}; give a probability in [0, 1).")
@@ -76,6 +77,7 @@ class ResidualQuantizer(SavedSeed, Bottleneck):
         if mask is not None:
             mask = ops.cast(mask, "bool")
             latents = ops.where(mask[..., None], latents, 0.0)
+        latents = self._comparable(latents)
         masks = self._masks(latents, mask, training)
         total, codes, samples = ops.zeros_like(latents), [], []
         for stage, present in zip(self.stages, masks, strict=True):
@@ -102,11 +104,15 @@ class ResidualQuantizer(SavedSeed, Bottleneck):
     def _in_stages(self, latents, choose):
         """The samples that `choose(stage, rest)` gives in each stage, (batch, *positions, stages, m)."""
         self._check(latents)
-        rest, samples = ops.cast(latents, "float32"), []
+        rest, samples = self._comparable(ops.cast(latents, "float32")), []
         for stage in self.stages:
             samples.append(choose(stage, rest))
             rest = rest - stage.decode_samples(samples[-1])
         return ops.stack(samples, axis=-2)
+
+    def _comparable(self, latents):
+        """What the stages quantise, from float32 latents: themselves."""
+        return latents
 
     def _masks(self, latents, mask, training):
         """The mask of each stage, or None where everything counts."""
