@@ -22,7 +22,7 @@ def results(tmp_path_factory):
     output = tmp_path_factory.mktemp("replicas") / "results.json"
     command = [sys.executable, str(HERE / "metrics_on_replicas.py"), str(output)]
     environment = {**os.environ, "KERAS_BACKEND": BACKEND, "PYTHONPATH": str(HERE.parent)}
-    subprocess.run(command, check=True, env=environment, timeout=600)
+    subprocess.run(command, check=True, env=environment, timeout=900)
     return json.loads(output.read_text())
 
 

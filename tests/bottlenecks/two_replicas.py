@@ -2,7 +2,7 @@
 
 python two_replicas.py OUTPUT.npz, a process of its own: TensorFlow splits a CPU only before its first operation. The
 arrays are named CASE/one/VARIABLE, CASE/two/VARIABLE and, on TensorFlow, CASE/second/VARIABLE for the second
-replica's copy.
+replica's copy; VARIABLE:1 is the second variable of that name, and so on.
 """
 
 import os
@@ -26,6 +26,25 @@ CASES = {
     "restart": ("vector_quantizer", {**CALM, "restart_threshold": 0.5, "decay": 0.5}, 0.0),
     "soft_em": ("soft_em", {**CALM, "initializer": "samples", "restart_threshold": 0.5, "decay": 0.5}, 0.0),
 }
+# The other bottlenecks, without the variant that has masks: what they would show is shown above.
+OTHERS = {
+    "cosine": ("cosine", {**CALM, "decay": 0.8}, 0.1),
+    "sim_vq": ("sim_vq", CALM, 0.1),
+    "product": ("product", {**CALM, "num_codes": 9, "decay": 0.8}, 0.1),
+    "residual": ("residual", {**CALM, "decay": 0.8}, 0.1),
+    "finite_scalar": ("finite_scalar", {"num_codes": None, "levels": (5, 4, 3, 3)}, 1.0),
+    "residual_finite_scalar": ("residual_finite_scalar", {"num_codes": None, "levels": (5, 4, 3, 3)}, 1.0),
+    "lookup_free": ("lookup_free", {"num_codes": 16, "entropy_weight": 1.0, "temperature": 10.0}, 0.1),
+    "random_projection": ("random_projection", {"seed": 1}, 0.1),
+    "gumbel_softmax": ("gumbel_softmax", {"seed": 1}, 0.1),
+    "hashing": ("semantic_hashing", {"num_codes": 8, "seed": 1}, 0.1),
+    # Without noise, and with coins that all fall alike.
+    "certain_hashing": (
+        "semantic_hashing",
+        {"num_codes": 8, "noise": 0.0, "discrete_mix": 1.0, "warmup_steps": 0},
+        1.0,
+    ),
+}
 # Batches of 8 latents; of an uneven number the last has one, so that one replica gets none.
 EVEN, UNEVEN = 24, 17
 
@@ -43,9 +62,10 @@ def masked():
 
 def train(name, arguments, learning_rate, values, mask=None):
     """A model's variables after one epoch of reconstructing the latents."""
+    keras.utils.set_random_seed(0)
     inputs, places = keras.Input((4,)), keras.Input(())
     encoder = keras.layers.Dense(4, kernel_initializer="identity", name="encoder")
-    bottleneck = get(name, num_codes=6, name="bottleneck", **arguments)
+    bottleneck = get(name, **{"num_codes": 6, "name": "bottleneck", **arguments})
     quantized = bottleneck(encoder(inputs), mask=places)["quantized"]
     model = keras.Model([inputs, places], quantized)
     model.compile(keras.optimizers.SGD(learning_rate), "mse")
@@ -56,13 +76,18 @@ def train(name, arguments, learning_rate, values, mask=None):
 
 
 def arrays_of(variables, prefix, read=keras.ops.convert_to_numpy):
-    return {f"{prefix}/{variable.name}": np.array(read(variable)) for variable in variables}
+    arrays = {}
+    for variable in variables:
+        same = sum(name.rpartition("/")[2].split(":")[0] == variable.name for name in arrays)
+        arrays[f"{prefix}/{variable.name}" + f":{same}" * (same > 0)] = np.array(read(variable))
+    return arrays
 
 
 def all_cases(backend):
-    for case, arguments in CASES.items():
+    for case, arguments in {**CASES, **OTHERS}.items():
         yield case, *arguments, latents()
-        yield f"{case}-masked", *arguments, *masked()
+        if case in CASES:
+            yield f"{case}-masked", *arguments, *masked()
         if backend == "tensorflow":  # JAX shards even batches only.
             yield f"{case}-uneven", *arguments, latents(UNEVEN)
 
