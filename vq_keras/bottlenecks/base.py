@@ -5,10 +5,11 @@ import math
 import keras
 from keras import ops
 
+from vq_keras.bottlenecks.latent_layer import LatentLayer
 from vq_keras.errors import InputError
 
 
-class Bottleneck(keras.layers.Layer):
+class Bottleneck(LatentLayer):
     """A layer from continuous latents to discrete codes and back.
 
     `call(latents, mask=None, training=None)` gives a dict, always with these keys:
@@ -43,6 +44,7 @@ class Bottleneck(keras.layers.Layer):
     """
 
     passes_straight_through = True
+    outputs_of_call = ("quantized", "codes", "samples")
 
     def __init__(self, num_codes, num_codebooks=1, **kwargs):
         super().__init__(**kwargs)
@@ -52,7 +54,6 @@ class Bottleneck(keras.layers.Layer):
             raise InputError(f"num_codebooks is {num_codebooks}; give 1 or more.")
         self.num_codes = num_codes
         self.num_codebooks = num_codebooks
-        self.supports_masking = True
 
     def build(self, input_shape):
         if self.num_codebooks > 1 and input_shape[-2] != self.num_codebooks:
@@ -63,21 +64,11 @@ class Bottleneck(keras.layers.Layer):
         self.dim = input_shape[-1]
         self.built = True
 
-    def code_shape(self, positions):
-        """The shape of the codes of latents (batch, *positions, dim), without the batch."""
-        return tuple(positions)
-
     def call(self, latents, mask=None, training=None):
-        flat, weights = self._flat(latents), self._weights(latents, mask)
-        finite = self._finite(flat)
-        # What an absent latent gives instead: 0 where masked, and not a number where it was none.
-        absent = ops.where(ops.logical_or(finite, weights == 0), 0.0, float("nan"))[:, None, None]
-        weights = ops.where(finite, weights, 0.0)
+        flat, weights, absent = self._present(latents, mask)
         present = weights[:, None, None] > 0
-        # The one place where such latents are lost, and their gradients.
-        flat = ops.where(present, flat, 0.0)
         quantized, samples, codes = self._quantize(flat, weights, training, ops.shape(latents)[0])
-        quantized = ops.reshape(ops.where(present, quantized, absent), ops.shape(latents))
+        quantized = ops.reshape(ops.where(present, quantized, absent[:, None, None]), ops.shape(latents))
         return {
             "quantized": ops.cast(quantized, self.compute_dtype),
             "codes": self._like_codes(ops.where(present, codes, -1), latents),
@@ -94,9 +85,6 @@ class Bottleneck(keras.layers.Layer):
             "codes": keras.KerasTensor(codes, dtype="int32"),
             "samples": keras.KerasTensor((*codes, None), dtype="int32"),
         }
-
-    def compute_mask(self, latents, previous_mask):
-        return {"quantized": previous_mask, "codes": previous_mask, "samples": previous_mask}
 
     def encode(self, latents):
         """The most likely code of each latent, int32 (batch, *positions)."""
@@ -127,10 +115,6 @@ class Bottleneck(keras.layers.Layer):
         vectors = ops.where(flat[..., :1] >= 0, self._lookup(ops.maximum(flat, 0)), 0.0)
         return ops.cast(ops.reshape(vectors, (*ops.shape(samples)[:-1], self.dim)), self.compute_dtype)
 
-    def _check(self, latents):
-        if latents.shape[-1] != self.dim:
-            raise InputError(f"latents have {latents.shape[-1]} dimensions, but this bottleneck has {self.dim}.")
-
     def _check_codes(self, samples):
         try:
             ids = ops.convert_to_numpy(samples)
@@ -139,25 +123,6 @@ class Bottleneck(keras.layers.Layer):
         if ids.size and (ids.min() < -1 or ids.max() >= self.num_codes):
             wrong = ids.min() if ids.min() < -1 else ids.max()
             raise InputError(f"there is no code {wrong}: codes are 0 to {self.num_codes - 1}, or -1 where masked.")
-
-    def _flat(self, latents):
-        self._check(latents)
-        return ops.reshape(ops.cast(latents, "float32"), (-1, self.num_codebooks, self.dim))
-
-    def _finite(self, flat):
-        # A sum is not finite where any of its terms is not, and costs one pass.
-        return ops.isfinite(ops.sum(flat, axis=(1, 2)))
-
-    def _weights(self, latents, mask):
-        """1 for each latent that counts and 0 for each that is masked, float32 (n,)."""
-        wanted = latents.shape[: -1 if self.num_codebooks == 1 else -2]
-        if mask is None:
-            return ops.reshape(ops.ones(ops.shape(latents)[: len(wanted)]), (-1,))
-        given = mask.shape
-        known = [pair for pair in zip(wanted, given, strict=False) if None not in pair]
-        if len(wanted) != len(given) or any(want != have for want, have in known):
-            raise InputError(f"the mask has the shape {tuple(given)}, but these latents need {tuple(wanted)}.")
-        return ops.reshape(ops.cast(ops.cast(mask, "bool"), "float32"), (-1,))
 
     def _like_codes(self, codes, latents):
         return ops.reshape(codes, ops.shape(latents)[:-1])
