@@ -53,10 +53,10 @@ def assert_garbage_equals_absence(make, latents, mask, books=0):
             np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
-def compiled_gradients(layer, latents, upstream=None, mask=None):
+def compiled_gradients(layer, latents, upstream=None, mask=None, output="quantized"):
     """As `gradients`, but compiled on JAX, where each uncompiled operation is compiled alone and takes longer."""
     if BACKEND != "jax":
-        return gradients(layer, latents, upstream, mask=mask)
+        return gradients(layer, latents, upstream, output, mask=mask)
     import jax
 
     others = [variable.value for variable in layer.non_trainable_variables]
@@ -65,7 +65,7 @@ def compiled_gradients(layer, latents, upstream=None, mask=None):
         outputs, _, losses = layer.stateless_call(
             trainable, others, latents, mask=mask, training=True, return_losses=True
         )
-        return sum(losses) if upstream is None else ops.sum(outputs["quantized"] * upstream)
+        return sum(losses) if upstream is None else ops.sum(outputs[output] * upstream)
 
     values = [variable.value for variable in layer.trainable_variables]
     for_weights, for_latents = jax.jit(jax.grad(objective, argnums=(0, 1)))(values, latents)

@@ -84,15 +84,16 @@ def _compiled_on_jax(layer, training, trainable):  # What it compiles depends on
     return step
 
 
-def gradients(layer, latents, upstream=None, **arguments):
-    """Gradients of sum(upstream * quantized), or without upstream of the layer's losses, in training.
+def gradients(layer, latents, upstream=None, output="quantized", **arguments):
+    """Gradients of sum(upstream * output), or without upstream of the layer's losses, in training.
 
     Returns:
-        The gradient for the latents, and a list of those for the trainable variables (None for no connection).
+        The gradient for the latents, and a list of those for the trainable variables (None for no connection; zeros
+        for the latents).
     """
 
     def objective(outputs, losses):
-        return sum(losses) if upstream is None else ops.sum(outputs["quantized"] * upstream)
+        return sum(losses) if upstream is None else ops.sum(outputs[output] * upstream)
 
     if BACKEND == "tensorflow":
         import tensorflow as tf
@@ -104,7 +105,8 @@ def gradients(layer, latents, upstream=None, **arguments):
             value = objective(outputs, layer.losses)
         variables = [variable.value for variable in layer.trainable_variables]
         for_latents, for_variables = tape.gradient(value, (latents, variables))
-        return array(for_latents), [None if each is None else array(each) for each in for_variables]
+        for_latents = array(ops.zeros_like(latents) if for_latents is None else for_latents)
+        return for_latents, [None if each is None else array(each) for each in for_variables]
     import jax
 
     def loss(trainable, latents):

@@ -5,9 +5,13 @@ import numpy as np
 import pytest
 
 from vq_keras.bottlenecks import (
+    CONTINUOUS,
     NAMES,
     Bottleneck,
+    CategoricalSamples,
     FiniteScalarQuantizer,
+    Gaussian,
+    GaussianSamples,
     GroupedQuantizer,
     GumbelSoftmax,
     LookupFreeQuantizer,
@@ -38,11 +42,12 @@ KINDS = {
     "sim_vq": VectorQuantizer,
     "cosine": VectorQuantizer,
     "random_projection": RandomProjectionQuantizer,
+    "categorical_samples": CategoricalSamples,
 }
 
 
 def test_by_name():
-    assert set(NAMES) == set(KINDS)
+    assert set(NAMES) == set(KINDS) | set(CONTINUOUS)
     for name, kind in KINDS.items():
         bottleneck = get(name, num_codes=256, name="layer")
         assert type(bottleneck) is kind
@@ -50,7 +55,19 @@ def test_by_name():
         assert (bottleneck.name, bottleneck.num_codes) == ("layer", 240 if "finite_scalar" in name else 256)
 
 
+def test_continuous_ones_by_name():
+    assert CONTINUOUS == ("gaussian", "gaussian_samples")
+    for name, kind in zip(CONTINUOUS, (Gaussian, GaussianSamples), strict=True):
+        bottleneck = get(name, name="layer", seed=3)
+        assert type(bottleneck) is kind
+        assert (bottleneck.name, bottleneck.seed) == ("layer", 3)
+        with pytest.raises(ValueError, match="num_codes"):
+            get(name, num_codes=256)
+
+
 def test_by_name_with_arguments():
+    assert get("categorical_samples", num_codes=7, num_samples=4).num_samples == 4
+    assert get("gaussian_samples").num_samples == 50
     assert get("soft_em", num_codes=7, decay=0.5).codebook.decay == 0.5
     assert get("sim_vq", num_codes=7).codebook.update == "linear"
     assert get("cosine", num_codes=7).codebook.cosine

@@ -10,7 +10,7 @@ from keras import ops
 from numpy_codebook import nearest, probabilities, squared_distances
 
 from vq_keras.bottlenecks import assignment
-from vq_keras.bottlenecks.gumbel_softmax import TINY, GumbelSoftmax, _divergence, _logits
+from vq_keras.bottlenecks.gumbel_softmax import TINY, GumbelSoftmax, _divergence, code_logits
 from vq_keras.errors import InputError
 
 GARBAGE = np.array([np.nan, np.inf, -np.inf, 1e38], "float32")
@@ -135,7 +135,7 @@ def test_a_code_that_is_certain_costs_ln_of_their_number():
 def test_the_spread_of_the_logits_does_not_grow_with_the_dimension(dim, rng):
     """The variance of (x - e)^2 over e is 2 + 4 x^2, on average 6."""
     latents, codes = rng.normal(size=(400, 1, dim)), rng.normal(size=(1, 400, dim))
-    logits = array(_logits(*(ops.convert_to_tensor(each, "float32") for each in (latents, codes))))
+    logits = array(code_logits(*(ops.convert_to_tensor(each, "float32") for each in (latents, codes))))
     assert np.sqrt(logits.var(-1).mean()) == pytest.approx(np.sqrt(6), rel=0.1)
 
 

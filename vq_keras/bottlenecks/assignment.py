@@ -75,6 +75,21 @@ def lookup(embeddings, samples):
     return mean_over_samples(lambda sample: ops.take(table, of_codes[..., sample], axis=0), samples.shape[-1])
 
 
+def vectors(embeddings, samples):
+    """The vector of each of m codes, one by one; zeros for -1.
+
+    Args:
+        embeddings: float32 (num_codebooks, num_codes, dim); they get the gradient.
+        samples: int32 (n, num_codebooks, m).
+
+    Returns:
+        float32 (n, num_codebooks, m, dim).
+    """
+    num_codebooks, num_codes, dim = embeddings.shape
+    found = ops.take(ops.reshape(embeddings, (-1, dim)), rows(samples, num_codebooks, num_codes), axis=0)
+    return ops.where(samples[..., None] >= 0, found, 0.0)
+
+
 def rows(samples, num_codebooks, num_codes):
     """Rows of a flattened (num_codebooks * num_codes, dim) table."""
     return samples + ops.arange(num_codebooks, dtype="int32")[:, None] * num_codes

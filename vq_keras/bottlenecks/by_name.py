@@ -1,6 +1,9 @@
 """Every bottleneck under a name, so that configurations and command lines can choose by a string."""
 
+from vq_keras.bottlenecks.categorical_samples import CategoricalSamples
 from vq_keras.bottlenecks.finite_scalar import FiniteScalarQuantizer
+from vq_keras.bottlenecks.gaussian import Gaussian
+from vq_keras.bottlenecks.gaussian_samples import GaussianSamples
 from vq_keras.bottlenecks.grouped import GroupedQuantizer
 from vq_keras.bottlenecks.gumbel_softmax import GumbelSoftmax
 from vq_keras.bottlenecks.lookup_free import LookupFreeQuantizer
@@ -68,7 +71,12 @@ NAMES = {
     "sim_vq": _sim_vq,
     "cosine": _cosine,
     "random_projection": RandomProjectionQuantizer,
+    "gaussian": Gaussian,
+    "categorical_samples": CategoricalSamples,
+    "gaussian_samples": GaussianSamples,
 }
+# Those without codes: they take no num_codes, and no latent predictor goes with them.
+CONTINUOUS = tuple(name for name, kind in NAMES.items() if not getattr(kind, "has_codes", True))
 
 
 def get(name, /, **arguments):
@@ -82,7 +90,7 @@ def get(name, /, **arguments):
         **arguments: of that bottleneck's constructor, `name` of the layer among them.
 
     Returns:
-        A `Bottleneck`.
+        A `Bottleneck`, or for a name of `CONTINUOUS` another `LatentLayer`.
 
     Raises:
         InputError: for an unknown name; the message lists the known ones.

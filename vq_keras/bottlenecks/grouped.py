@@ -35,6 +35,8 @@ class GroupedQuantizer(Bottleneck):
     def __init__(self, groups, **kwargs):
         if not groups:
             raise InputError("a grouped quantizer needs at least one group.")
+        for group in groups:
+            inner.check(group)
         if len({group.num_codes for group in groups}) > 1:
             raise InputError("the groups of a grouped quantizer need all as many codes.")
         if any(group.num_codebooks > 1 and not group.code_shape(()) for group in groups):

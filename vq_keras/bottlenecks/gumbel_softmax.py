@@ -26,8 +26,8 @@ class GumbelSoftmax(SavedSeed, Bottleneck):
     codes get gradients through y, so neither a commitment nor a codebook loss is needed. In evaluation z_q is the
     vector of the most likely code, the nearest one.
 
-    Training alone holds matrices of positions x codes, as y is one, with a gradient for each element. No other
-    bottleneck here does; `encode`, `sample` and evaluation compute distances in chunks.
+    Training alone holds matrices of positions x codes, as y is one, with a gradient for each element; of the others
+    `CategoricalSamples` does. `encode`, `sample` and evaluation compute distances in chunks.
 
     A baseline of roy2018 section 5.1.1. The code released with it takes the softmax of *plus* the squared distances, by
     which the farthest code is the most likely; here the sign is minus. It also weakens the noise, and moves the codes
@@ -102,11 +102,13 @@ class GumbelSoftmax(SavedSeed, Bottleneck):
             self.codebook.initialise(ops.stop_gradient(flat), weights)
         embeddings = self.codebook.embeddings
         if training:
-            logits = _logits(flat, embeddings)
+            logits = code_logits(flat, embeddings)
             divergence, codes = _divergence(logits), _best(logits)
             quantized, samples = self._draw(logits, embeddings)
         else:
-            divergence = assignment.by_chunks(lambda rows: _divergence(_logits(rows, embeddings)), [flat], embeddings)
+            divergence = assignment.by_chunks(
+                lambda rows: _divergence(code_logits(rows, embeddings)), [flat], embeddings
+            )
             samples, codes = self._assign(flat, training)
             quantized = self._lookup(codes)
         if moving:
@@ -135,8 +137,16 @@ class GumbelSoftmax(SavedSeed, Bottleneck):
         return cls(**{**config, "temperature": keras.saving.deserialize_keras_object(config["temperature"])})
 
 
-def _logits(latents, embeddings):
-    """-|x - e|^2 / sqrt(dim) up to a number for each latent, (n, num_codebooks, num_codes); centred as in `nearest`."""
+def code_logits(latents, embeddings):
+    """-|x - e|^2 / sqrt(dim) up to a number for each latent, with gradients; centred as in `assignment.nearest`.
+
+    Args:
+        latents: float32 (n, num_codebooks, dim).
+        embeddings: float32 (num_codebooks, num_codes, dim).
+
+    Returns:
+        float32 (n, num_codebooks, num_codes).
+    """
     centre = ops.stop_gradient(ops.mean(embeddings, axis=1))
     latents, embeddings = latents - centre, embeddings - centre[:, None]
     products = ops.einsum("ngd,gkd->ngk", latents, embeddings)

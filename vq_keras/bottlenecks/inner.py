@@ -2,6 +2,21 @@
 
 import keras
 
+from vq_keras.errors import InputError
+
+
+def check(inner):
+    """Refuses what cannot be a part of another bottleneck, before that one asks for its codes.
+
+    Raises:
+        InputError: for a bottleneck that gives a bound: another would hand on its quantized latents alone.
+    """
+    if inner.gives_bound:
+        raise InputError(
+            f"a {type(inner).__name__} cannot be a part of another bottleneck, in which the probabilities of its draws "
+            "would be lost; give it to the model itself."
+        )
+
 
 def adopt(outer, inner):
     """Makes a bottleneck fit to be a part of another.

@@ -40,6 +40,7 @@ class ProductQuantizer(Bottleneck):
     """
 
     def __init__(self, bottleneck, projection=False, seed=None, **kwargs):
+        inner.check(bottleneck)
         num_codes = bottleneck.num_codes**bottleneck.num_codebooks
         if num_codes > 2**31:
             raise InputError(

@@ -39,6 +39,7 @@ class Projected(Bottleneck):
     passes_straight_through = False
 
     def __init__(self, bottleneck, dim=None, **kwargs):
+        inner.check(bottleneck)
         needed = getattr(bottleneck, "latent_dim", None)
         name = type(bottleneck).__name__
         if dim is None and needed is None:

@@ -45,6 +45,7 @@ class ResidualQuantizer(SavedSeed, Bottleneck):
         if not stages:
             raise InputError("a residual quantizer needs at least one stage.")
         for stage in stages:
+            inner.check(stage)
             if stage.num_codes != stages[0].num_codes or stage.num_codebooks != 1:
                 raise InputError("the stages of a residual quantizer need one codebook each, all with as many codes.")
             if not stage.passes_straight_through:
