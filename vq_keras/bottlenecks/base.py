@@ -38,9 +38,6 @@ class Bottleneck(LatentLayer):
     Args:
         num_codes: codes in each codebook.
         num_codebooks: independent codebooks.
-
-    Attributes:
-        passes_straight_through: whether the gradient of `quantized` reaches the latents unchanged, and nothing else.
     """
 
     passes_straight_through = True

@@ -19,10 +19,12 @@ class LatentLayer(keras.layers.Layer):
         gives_bound: whether they tell a distribution q(z | x), of which a model makes a lower bound on log p(x):
             "vectors", drawn from q in training and evaluation alike, (batch, *positions, m, dim), and either "kl" or
             "log_probs" and "log_priors". The model's loss is that bound; the layer adds none.
+        passes_straight_through: whether the gradient of `quantized` reaches the latents unchanged, and nothing else.
     """
 
     has_codes = True
     gives_bound = False
+    passes_straight_through = False
     num_codebooks = 1
 
     def __init__(self, **kwargs):

@@ -7,44 +7,9 @@ from keras import ops
 
 from vq_keras import bottlenecks, likelihoods, metrics, priors  # noqa: F401  A file names their classes; see below.
 from vq_keras.bottlenecks import replicas
+from vq_keras.errors import InputError
 from vq_keras.models import architectures
-
-
-@keras.saving.register_keras_serializable(package="vq_keras")
-class ReconstructionTerm(keras.layers.Layer):
-    """-log p(x | codes) of each image, in nats per dimension: (images, parameters) -> (batch,)."""
-
-    def __init__(self, likelihood, **kwargs):
-        super().__init__(dtype="float32", **kwargs)
-        self.likelihood = likelihood
-
-    def call(self, images, parameters):
-        return -self.likelihood.log_prob(parameters, images) / math.prod(images.shape[1:])
-
-    def compute_output_spec(self, images, parameters):
-        return keras.KerasTensor(images.shape[:1], dtype="float32")
-
-
-@keras.saving.register_keras_serializable(package="vq_keras")
-class LatentTerm(keras.layers.Layer):
-    """-log p(codes) of each image, in nats per code: samples (batch, *positions, m) -> (batch,).
-
-    With m samples the labels are soft: the mean of the cross entropies of the samples (roy2018 section 3.2). The
-    predictor reads ids, so no gradient goes back to the encoder, as in the released code of the image model.
-    """
-
-    def __init__(self, latent_predictor, **kwargs):
-        super().__init__(**kwargs)
-        self.latent_predictor = latent_predictor
-
-    def call(self, samples, training=None):
-        num_codes = math.prod(samples.shape[1:-1])
-        samples = ops.reshape(samples, (-1, num_codes, samples.shape[-1]))
-        logits = self.latent_predictor(samples, training=training)
-        return self.latent_predictor.cross_entropy(samples, logits) / num_codes
-
-    def compute_output_spec(self, samples, training=None):
-        return keras.KerasTensor(samples.shape[:1], dtype="float32")
+from vq_keras.models.terms import BoundTerms, DrawsAsImages, LatentTerm, ReconstructionTerm
 
 
 @keras.saving.register_keras_serializable(package="vq_keras")
@@ -60,14 +25,23 @@ class ImageAutoencoder(keras.Model):
     with nll_x the mean over dimensions and nll_z the mean over codes (roy2018 section 5.2, and section 1.6 of its
     released code's behaviour: both are means and have weight 1).
 
+    A bottleneck that gives a bound (`LatentLayer.gives_bound`) draws latents from a distribution instead, and all m
+    draws are decoded. There nll_x and nll_z are the terms of a lower bound on log p(x) (`BoundTerms`), with the prior
+    that the bottleneck has, and the loss is that bound as it stands, in nats per dimension,
+
+        nll_x + n_z / n_x nll_z + predictor_weight nll_codes
+
+    for n_x dimensions and n_z latents of an image: another weight would make it another bound, or none. A latent
+    predictor, where there are codes, is one of the most likely codes, and has the term nll_codes to itself.
+
     A functional model: the input is `{"images": integers 0..255 (batch, height, width, channels)}`; the outputs are
-    `"codes"` and, for each image, `"nll_x"` in nats per dimension and `"nll_z"` in nats per code (without a latent
-    predictor ln K, the uniform prior). Where the bottleneck passes gradients straight through, `"distances"` are those
-    of `metrics.squared_distances` of each latent. Metrics: `nll_x`, `nll_z`, `bits_per_dim`, `perplexity`,
-    `codes_in_use` and, with those distances, `codebook_distance`.
+    `"codes"`, where the bottleneck has them, and, for each image, `"nll_x"` in nats per dimension and `"nll_z"` in
+    nats per code (without a latent predictor ln K, the uniform prior) or latent. Where the bottleneck passes gradients
+    straight through, `"distances"` are those of `metrics.squared_distances` of each latent. Metrics: `nll_x`, `nll_z`,
+    `bits_per_dim`, of codes `perplexity` and `codes_in_use`, and of those distances `codebook_distance`.
 
     Args:
-        bottleneck: a `Bottleneck`.
+        bottleneck: a `Bottleneck`, or another `LatentLayer` that gives a bound.
         image_shape: (height, width, channels); height and width multiples of 4.
         architecture: a name of `vq_keras.models.architectures`.
         likelihood: a name of `vq_keras.likelihoods`, or a `Likelihood`.
@@ -75,7 +49,7 @@ class ImageAutoencoder(keras.Model):
         predictor_weight: weight of nll_z in the loss.
 
     Raises:
-        InputError: for an unknown name or an image size that does not fit.
+        InputError: for an unknown name, an image size that does not fit, or a latent predictor without codes.
 
     Example:
         >>> model = ImageAutoencoder(VectorQuantizer(num_codes=64), image_shape=(32, 32, 3))
@@ -95,6 +69,8 @@ class ImageAutoencoder(keras.Model):
     ):
         likelihood = likelihoods.get(likelihood)
         image_shape = tuple(image_shape)
+        if latent_predictor is not None and not bottleneck.has_codes:
+            raise InputError(f"a {type(bottleneck).__name__} has no codes for a latent predictor; leave that out.")
         parts = architectures.get(architecture)
         encoder = parts.encoder(image_shape)
         decoder = parts.decoder(image_shape, likelihood.num_parameters(image_shape[-1]))
@@ -102,17 +78,23 @@ class ImageAutoencoder(keras.Model):
         # 1. Images to codes and back to the parameters of a distribution over images.
         images = keras.Input(image_shape, dtype="uint8", name="images")
         latents = encoder(images)
-        discrete = bottleneck(latents)
-        parameters = decoder(discrete["quantized"])
+        encoded = bottleneck(latents)
+        parameters = decoder(DrawsAsImages()(encoded["vectors"]) if bottleneck.gives_bound else encoded["quantized"])
         # 2. The two terms of the likelihood, for each image.
-        outputs = {
-            "codes": discrete["codes"],
-            "nll_x": ReconstructionTerm(likelihood, name="reconstruction_term")(images, parameters),
-        }
+        outputs = {"codes": encoded["codes"]} if bottleneck.has_codes else {}
+        if bottleneck.gives_bound:
+            scores = {name: encoded[name] for name in ("kl", "log_probs", "log_priors") if name in encoded}
+            outputs |= BoundTerms(likelihood, name="bound_terms")(images, parameters, scores)
+        else:
+            outputs["nll_x"] = ReconstructionTerm(likelihood, name="reconstruction_term")(images, parameters)
         if latent_predictor is not None:
-            outputs["nll_z"] = LatentTerm(latent_predictor, name="latent_term")(discrete["samples"])
+            term = LatentTerm(latent_predictor, name="latent_term")
+            if bottleneck.gives_bound:
+                outputs["nll_codes"] = term(ops.expand_dims(encoded["codes"], -1))
+            else:
+                outputs["nll_z"] = term(encoded["samples"])
         if bottleneck.passes_straight_through:
-            outputs["distances"] = metrics.squared_distances(latents, discrete["quantized"])
+            outputs["distances"] = metrics.squared_distances(latents, encoded["quantized"])
         super().__init__(inputs={"images": images}, outputs=outputs, **kwargs)
 
         self.image_shape = image_shape
@@ -125,22 +107,28 @@ class ImageAutoencoder(keras.Model):
         self.latent_predictor = latent_predictor
         self.predictor_weight = predictor_weight
         self._means = [keras.metrics.Mean(name=name) for name in ("nll_x", "nll_z", "bits_per_dim")]
-        codebooks = (bottleneck.num_codes, bottleneck.num_codebooks)
-        self._usage = [
-            metrics.Perplexity(*codebooks, name="perplexity"),
-            metrics.CodesInUse(*codebooks, name="codes_in_use"),
-        ]
+        self._usage = []
+        if bottleneck.has_codes:
+            codebooks = (bottleneck.num_codes, bottleneck.num_codebooks)
+            self._usage = [
+                metrics.Perplexity(*codebooks, name="perplexity"),
+                metrics.CodesInUse(*codebooks, name="codes_in_use"),
+            ]
         self._distance = [metrics.CodebookDistance()] if bottleneck.passes_straight_through else []
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         loss = ops.mean(y_pred["nll_x"])
+        of_predictor = "nll_z"
+        if self.bottleneck.gives_bound:
+            loss = loss + math.prod(self.code_shape) / math.prod(self.image_shape) * ops.mean(y_pred["nll_z"])
+            of_predictor = "nll_codes"
         if self.latent_predictor is not None:
-            loss = loss + self.predictor_weight * ops.mean(y_pred["nll_z"])
+            loss = loss + self.predictor_weight * ops.mean(y_pred[of_predictor])
         return replicas.share_of_loss(loss + sum(self.losses))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         nll_x = y_pred["nll_x"]
-        nll_z = y_pred.get("nll_z", ops.full_like(nll_x, math.log(self.bottleneck.num_codes)))
+        nll_z = y_pred["nll_z"] if "nll_z" in y_pred else ops.full_like(nll_x, math.log(self.bottleneck.num_codes))
         bits = metrics.bits_per_dim(nll_x, nll_z, math.prod(self.image_shape), math.prod(self.code_shape))
         for mean, values in zip(self._means, (nll_x, nll_z, bits), strict=True):
             mean.update_state(values)
@@ -156,11 +144,14 @@ class ImageAutoencoder(keras.Model):
         return {**super().get_metrics_result(), **{each.name: each.result() for each in ours}}
 
     def encode(self, images):
-        """The codes of images: integers 0..255 (batch, *image_shape) -> int32 (batch, *code_shape)."""
+        """The codes of images: integers 0..255 (batch, *image_shape) -> int32 (batch, *code_shape).
+
+        Without codes the means of the latents: float32 (batch, *code_shape, dim).
+        """
         return self.bottleneck.encode(self.encoder(images, training=False))
 
     def decode(self, codes):
-        """The likelihood's mode for codes: int32 (batch, *code_shape) -> uint8 (batch, *image_shape)."""
+        """The likelihood's mode for what `encode` gives: (batch, *code_shape[, dim]) -> uint8 (batch, *image_shape)."""
         return self.likelihood.mode(self.decoder(self.bottleneck.decode(codes), training=False))
 
     def reconstruct(self, images):
