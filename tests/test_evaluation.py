@@ -21,6 +21,8 @@ CODEBOOK = np.float32([-0.9137, -0.3071, 0.2113, 0.8059])
 NUM_CODES = 4
 IMAGE_SHAPE, CODE_SHAPE = (2, 4, 1), (2, 2)
 SCALE = 0.4
+# What there is of a model with codes and without a bound.
+OF_CODES = {name for name in evaluation.LABELS if not name.startswith("bound")}
 
 
 # A model small enough to be worked out in numpy: a latent is the mean of two neighbouring pixels, the codebook has four
@@ -43,6 +45,7 @@ class TwoNearest(Stateless):
 
     num_codes, num_codebooks = NUM_CODES, 1
     passes_straight_through = True
+    has_codes, gives_bound = True, False
 
     def __init__(self, soft):
         super().__init__()
@@ -159,7 +162,7 @@ def test_every_figure_equals_numpy(soft, predictor):
     assert result["codebook_distance"] == pytest.approx(distance, rel=1e-5)
     assert result["num_images"] == 11
     assert {type(value) for value in result.values()} == {int, float}
-    assert set(result) == set(evaluation.LABELS) - {"unigram_bits_per_dim", "unigram_bits_per_dim_codes"}
+    assert set(result) == OF_CODES - {"unigram_bits_per_dim", "unigram_bits_per_dim_codes"}
 
 
 def test_a_bottleneck_that_compares_elsewhere_has_no_distance(monkeypatch):
@@ -203,7 +206,7 @@ def test_unigram_prior():
     hard = ranked_codes(images)[..., 0]
     nats_z = -sum(expected[n, hard[:, n]] for n in range(4))
     check_mode(result, "unigram", nats_and_psnr(images, hard[..., None])[0], nats_z)
-    assert set(result) == set(evaluation.LABELS)
+    assert set(result) == OF_CODES
     with pytest.raises(InputError, match=r"\(5, 4\), but the model needs \(4, 4\)"):
         evaluate(model, split(images, 7), np.zeros((5, 4)))
 
@@ -238,6 +241,47 @@ def test_image_autoencoder_scores_as_in_its_own_evaluation():
     assert result["codes_in_use"] == expected["codes_in_use"]
     errors = ((images.astype("float64") - ops.convert_to_numpy(model.reconstruct(images))) ** 2).mean(axis=(1, 2, 3))
     assert result["psnr"] == pytest.approx(np.mean(10 * np.log10(255**2 / errors)), rel=1e-5)
+
+
+def autoencoder(bottleneck):
+    return ImageAutoencoder(bottleneck, (8, 8, 1), likelihood="mse")
+
+
+def test_continuous_latents_have_their_bound_and_nothing_of_codes():
+    model = autoencoder(bottlenecks.Gaussian(seed=0))
+    images = np.random.default_rng(0).integers(0, 256, (10, 8, 8, 1)).astype("uint8")
+    state = ops.convert_to_numpy(model.bottleneck.seed_generator.state)
+    result = evaluate(model, [{"images": images}])
+    model.bottleneck.seed_generator.state.assign(state)
+    terms = model.predict({"images": images}, batch_size=10, verbose=0)
+    # 64 sub-pixels and 2 x 2 x 10 latents.
+    bits_x, bits_z = terms["nll_x"].mean() / math.log(2), terms["nll_z"].mean() * 40 / 64 / math.log(2)
+    assert result["bound_bits_per_dim_reconstruction"] == pytest.approx(bits_x, rel=1e-5)
+    assert result["bound_bits_per_dim_latents"] == pytest.approx(bits_z, rel=1e-5)
+    assert result["bound_bits_per_dim"] == pytest.approx(bits_x + bits_z, rel=1e-5)
+    errors = ((images.astype("float64") - ops.convert_to_numpy(model.reconstruct(images))) ** 2).mean(axis=(1, 2, 3))
+    assert result["psnr"] == pytest.approx(np.mean(10 * np.log10(255**2 / errors)), rel=1e-5)
+    assert set(result) == {name for name in evaluation.LABELS if name.startswith("bound")} | {"psnr", "num_images"}
+    assert result["num_images"] == 10
+    # Draws differ from one evaluation to the next.
+    assert evaluate(model, [{"images": images}])["bound_bits_per_dim"] != result["bound_bits_per_dim"]
+    for refused in (lambda: fit_unigram(model, []), lambda: evaluate(model, [], np.zeros((40, 2)))):
+        with pytest.raises(InputError, match="a unigram prior is one of codes"):
+            refused()
+    with pytest.raises(InputError, match="no images to evaluate"):
+        evaluate(model, [])
+
+
+def test_draws_that_are_certain_make_the_bound_the_strict_figure():
+    """Codes far apart are drawn with probability 1: then -log p(x, z) is what each of the draws costs."""
+    model = autoencoder(bottlenecks.CategoricalSamples(num_codes=8, num_samples=3, seed=0))
+    images = np.random.default_rng(0).integers(0, 256, (6, 8, 8, 1)).astype("uint8")
+    model.bottleneck.codebook.set(30 * np.random.default_rng(1).normal(size=(8, 8)))
+    result = evaluate(model, split(images, 4, 2), fit_unigram(model, split(images, 4, 2)))
+    assert result["bound_bits_per_dim"] == pytest.approx(result["strict_bits_per_dim"], rel=1e-5)
+    assert result["bound_bits_per_dim_latents"] == pytest.approx(40 * 3 / 64, rel=1e-4)
+    assert not [name for name in result if name.startswith("paper")]
+    assert set(result) == {name for name in evaluation.LABELS if not name.startswith("paper")}
 
 
 def test_no_images_or_wrong_ones():

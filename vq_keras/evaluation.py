@@ -31,6 +31,9 @@ LABELS = {
     "paper_bits_per_dim": ("bits/dim, paper (sampled codes, soft labels)", "{:.4f}"),
     "paper_bits_per_dim_reconstruction": ("    reconstruction", "{:.4f}"),
     "paper_bits_per_dim_codes": ("    codes", "{:.4f}"),
+    "bound_bits_per_dim": ("bits/dim, bound (drawn latents)", "{:.4f}"),
+    "bound_bits_per_dim_reconstruction": ("    reconstruction", "{:.4f}"),
+    "bound_bits_per_dim_latents": ("    latents", "{:.4f}"),
     "psnr": ("PSNR of reconstructions, dB", "{:.2f}"),
     "perplexity": ("perplexity of the codes", "{:.1f}"),
     "codes_in_use": ("codes in use", "{:d}"),
@@ -52,6 +55,12 @@ def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) 
       the decoder gets the mean of their vectors, the prior is scored by soft labels. For m > 1 it bounds nothing: no
       code stands for that mean. For hard assignments the two are the same.
 
+    Bottlenecks that give a bound on log p(x), `LatentLayer.gives_bound`, have another mode in place of *paper*:
+
+    - *bound*: what the model trains on, the ELBO of one draw or the bound of m draws, here of new draws; an upper
+      bound on -log2 p(x), too, in expectation, with the prior that the bottleneck has. "All reported likelihoods are
+      lower bounds" (oord2017 section 4.1). A continuous latent has no code, so that *bound* is all there is for it.
+
     Without a latent predictor the prior of either is uniform, ln K nats for each code. `unigram` adds the figures of
     oord2017, as roy2018 reports them: strict, but with one distribution for each latent position in place of the
     latent predictor.
@@ -64,13 +73,15 @@ def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) 
 
     Returns:
         `{mode}_bits_per_dim`, `{mode}_bits_per_dim_reconstruction` and `{mode}_bits_per_dim_codes` for the modes
-        strict and paper; with a unigram prior `unigram_bits_per_dim` and `unigram_bits_per_dim_codes`; `psnr` in dB of
-        the likelihood's mode, strict; of the argmin codes `perplexity`, `codes_in_use` (summed over codebooks), `usage`
-        (their share of all codes), `largest_share` and, where the bottleneck passes gradients straight through,
-        `codebook_distance` (`metrics.CodebookDistance`); `num_images`.
+        strict and paper, `bound_bits_per_dim`, `bound_bits_per_dim_reconstruction` and `bound_bits_per_dim_latents`
+        for bound; with a unigram prior `unigram_bits_per_dim` and `unigram_bits_per_dim_codes`; `psnr` in dB of the
+        likelihood's mode, strict or, without codes, for the means of the latents; of the argmin codes `perplexity`,
+        `codes_in_use` (summed over codebooks), `usage` (their share of all codes), `largest_share` and, where the
+        bottleneck passes gradients straight through, `codebook_distance` (`metrics.CodebookDistance`); `num_images`.
 
     Raises:
-        InputError: if there are no images, or if they or `unigram` do not have the shape that the model needs.
+        InputError: if there are no images, or if they or `unigram` do not have the shape that the model needs; for a
+            unigram prior where there are no codes.
 
     Example:
         >>> from vq_keras import bottlenecks
@@ -80,7 +91,9 @@ def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) 
         >>> round(evaluate(model, batches, fit_unigram(model, batches))["strict_bits_per_dim_codes"], 4)  # 40 x 8 / 192
         1.6667
     """
-    num_dims, num_codes = math.prod(model.image_shape), math.prod(model.code_shape)
+    if not model.bottleneck.has_codes:
+        return _evaluate_bound(model, batches, unigram)
+    num_codes = math.prod(model.code_shape)
     num_ids, num_codebooks = model.bottleneck.num_codes, model.bottleneck.num_codebooks
     if unigram is not None and np.shape(unigram) != (num_codes, num_ids):
         raise InputError(
@@ -88,19 +101,20 @@ def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) 
             "fit it to the codes of this model."
         )
     # One function for each mode: the number of samples is a part of its shape.
-    score_strict, score_paper = Score(model), Score(model)
+    score_strict = Score(model)
+    mode_of_draws, score_draws = ("bound", Bound(model)) if model.bottleneck.gives_bound else ("paper", Score(model))
     usage = [metric(num_ids, num_codebooks) for metric in (Perplexity, CodesInUse, LargestShare)]
     distance = CodebookDistance()
     num_images = 0
-    sums = dict.fromkeys(("strict_x", "strict_z", "paper_x", "paper_z", "psnr", "unigram_z"), 0.0)
+    sums = dict.fromkeys(("strict_x", "strict_z", "draws_x", "draws_z", "psnr", "unigram_z"), 0.0)
 
     for size, images, codes, samples, distances in encoded(model, batches):
         hard = codes[..., None]
         strict = score_strict.predict_on_batch({"images": images, "samples": hard})
         same = np.array_equal(samples, hard)
-        paper = strict if same else score_paper.predict_on_batch({"images": images, "samples": samples})
+        draws = strict if same else score_draws.predict_on_batch({"images": images, "samples": samples})
         num_images += size
-        for mode, terms in (("strict", strict), ("paper", paper)):
+        for mode, terms in (("strict", strict), ("draws", draws)):
             for term in ("x", "z"):
                 sums[f"{mode}_{term}"] += terms[f"nll_{term}"][:size].sum(dtype="float64")
         sums["psnr"] += strict["psnr"][:size].sum(dtype="float64")
@@ -114,18 +128,13 @@ def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) 
         raise InputError("there are no images to evaluate; give at least one.")
     means = {name: float(total) / num_images for name, total in sums.items()}
 
-    def bits(nats_x, nats_z):
-        return bits_per_dim(nats_x / num_dims, nats_z / num_codes, num_dims, num_codes)
-
-    result = {}
-    for mode in ("strict", "paper"):
-        nats_x, nats_z = means[f"{mode}_x"], means[f"{mode}_z"]
-        result[f"{mode}_bits_per_dim"] = bits(nats_x, nats_z)
-        result[f"{mode}_bits_per_dim_reconstruction"] = bits(nats_x, 0.0)
-        result[f"{mode}_bits_per_dim_codes"] = bits(0.0, nats_z)
+    result = {
+        **_bits(model, "strict", means["strict_x"], means["strict_z"]),
+        **_bits(model, mode_of_draws, means["draws_x"], means["draws_z"]),
+    }
     if unigram is not None:
-        result["unigram_bits_per_dim"] = bits(means["strict_x"], means["unigram_z"])
-        result["unigram_bits_per_dim_codes"] = bits(0.0, means["unigram_z"])
+        figures = _bits(model, "unigram", means["strict_x"], means["unigram_z"])
+        result |= {name: figures[name] for name in ("unigram_bits_per_dim", "unigram_bits_per_dim_codes")}
     if model.bottleneck.passes_straight_through:
         result["codebook_distance"] = float(distance.result())
     perplexity, in_use, largest = (float(metric.result()) for metric in usage)
@@ -137,6 +146,36 @@ def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) 
         "usage": in_use / (num_ids * num_codebooks),
         "largest_share": largest,
         "num_images": num_images,
+    }
+
+
+def _evaluate_bound(model, batches, unigram):
+    """`evaluate` of a model without codes."""
+    if unigram is not None:
+        raise InputError("a unigram prior is one of codes, of which this model has none; leave it out.")
+    score, sums, num_images = Bound(model), dict.fromkeys(("nll_x", "nll_z", "psnr"), 0.0), 0
+    for size, images in filled_up(model, batches):
+        terms = score.predict_on_batch({"images": images})
+        num_images += size
+        for name in sums:
+            sums[name] += terms[name][:size].sum(dtype="float64")
+    if num_images == 0:
+        raise InputError("there are no images to evaluate; give at least one.")
+    means = {name: float(total) / num_images for name, total in sums.items()}
+    return {**_bits(model, "bound", means["nll_x"], means["nll_z"]), "psnr": means["psnr"], "num_images": num_images}
+
+
+def _bits(model, mode, nats_x, nats_z):
+    """bits/dim of a mode and its two terms, by name, for the nats of an image and of its codes or latents."""
+    num_dims, num_codes = math.prod(model.image_shape), math.prod(model.code_shape)
+
+    def bits(nats_x, nats_z):
+        return bits_per_dim(nats_x / num_dims, nats_z / num_codes, num_dims, num_codes)
+
+    return {
+        f"{mode}_bits_per_dim": bits(nats_x, nats_z),
+        f"{mode}_bits_per_dim_reconstruction": bits(nats_x, 0.0),
+        f"{mode}_bits_per_dim_{'latents' if mode == 'bound' else 'codes'}": bits(0.0, nats_z),
     }
 
 
@@ -156,7 +195,7 @@ def fit_unigram(model, train_batches: Iterable[dict]) -> np.ndarray:
         float64 (n, num_codes), n positions in raster order: log-probabilities in nats.
 
     Raises:
-        InputError: if there are no images or they do not have the model's shape.
+        InputError: if there are no images or they do not have the model's shape; if the model has no codes.
 
     Example:
         >>> from vq_keras import bottlenecks
@@ -165,6 +204,8 @@ def fit_unigram(model, train_batches: Iterable[dict]) -> np.ndarray:
         >>> fit_unigram(model, [{"images": np.zeros((4, 8, 8, 3), "uint8")}]).shape
         (40, 16)
     """
+    if not model.bottleneck.has_codes:
+        raise InputError("a unigram prior is one of codes, of which this model has none; leave it out.")
     num_codes, num_ids = math.prod(model.code_shape), model.bottleneck.num_codes
     counts = np.zeros(num_codes * num_ids, "int64")
     num_images = 0
@@ -216,13 +257,37 @@ class Score(keras.Model):
         return {"nll_x": nll_x, "nll_z": nll_z, "psnr": psnr(images, self.likelihood.mode(parameters))}
 
 
+class Bound(keras.Model):
+    """{images} -> the two terms of the model's bound in nats of each image, and the PSNR of its reconstruction."""
+
+    def __init__(self, model):
+        super().__init__(dtype="float32")
+        self.autoencoder = model
+
+    def call(self, inputs):
+        images = inputs["images"]
+        terms = self.autoencoder({"images": images}, training=False)
+        return {
+            "nll_x": terms["nll_x"] * math.prod(self.autoencoder.image_shape),
+            "nll_z": terms["nll_z"] * math.prod(self.autoencoder.code_shape),
+            "psnr": psnr(images, self.autoencoder.reconstruct(images)),
+        }
+
+
 def encoded(model, batches: Iterable[dict]) -> Iterator[tuple]:
-    """(size, images, codes, samples, distances) of each batch, filled up to the size of the largest batch so far.
+    """(size, images, codes, samples, distances) of each batch, as `filled_up` gives the first two."""
+    encode = Encode(model)
+    for size, images in filled_up(model, batches):
+        outputs = encode.predict_on_batch(images)
+        yield size, images, outputs["codes"], outputs["samples"], outputs["distances"]
+
+
+def filled_up(model, batches: Iterable[dict]) -> Iterator[tuple]:
+    """(size, images) of each batch, arrays filled up to the size of the largest batch so far.
 
     A smaller last batch would be compiled for its own shape, which takes longer than to score it: its images are
     repeated, and only the first `size` rows count.
     """
-    encode = Encode(model)
     largest = 0
     for batch in batches:
         images = ops.convert_to_numpy(batch["images"])
@@ -231,9 +296,7 @@ def encoded(model, batches: Iterable[dict]) -> Iterator[tuple]:
         size, largest = len(images), max(largest, len(images))
         if size == 0:
             continue
-        images = images[np.arange(largest) % size]
-        outputs = encode.predict_on_batch(images)
-        yield size, images, outputs["codes"], outputs["samples"], outputs["distances"]
+        yield size, images[np.arange(largest) % size]
 
 
 def table(metrics: dict[str, float]) -> Table:
