@@ -19,7 +19,7 @@ class Config:
     """Write the model of a run directory as the next version of a SavedModel directory.
 
     Signatures: reconstruct (the default), encode, decode, score, and, where the run has a latent predictor,
-    predict_latents.
+    predict_latents. A model without codes encodes to means, decodes vectors, and has no score.
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional]
@@ -37,6 +37,10 @@ def signatures(model):
     - `score`: images -> bits_per_dim (batch,) and its two terms, for the most likely codes.
     - `predict_latents`: seed (batch,) int32 and temperature (batch,) -> codes. A sample is decided by its own seed,
       whatever it is batched with; temperature 0 (and below) takes the likeliest code at each step.
+
+    A model without codes has the first three: `encode` gives means (batch, *code_shape, dim) float32, and `decode`
+    takes vectors of that shape, draws from N(0, I) among them. Its bound needs draws, so that there is no `score`: a
+    server is to give the same answer each time.
     """
     import tensorflow as tf
     from keras import ops
@@ -46,6 +50,13 @@ def signatures(model):
 
     num_dims, num_codes = math.prod(model.image_shape), math.prod(model.code_shape)
     images = {"images": ((None, *model.image_shape), "uint8")}
+    if not model.bottleneck.has_codes:
+        vectors = {"vectors": ((None, *model.code_shape, model.bottleneck.dim), "float32")}
+        return {
+            "reconstruct": Signature(lambda images: {"images": model.reconstruct(images)}, images),
+            "encode": Signature(lambda images: {"means": model.encode(images)}, images),
+            "decode": Signature(lambda vectors: {"images": model.decode(vectors)}, vectors),
+        }
     codes = {"codes": ((None, *model.code_shape), "int32")}
 
     def score(images):

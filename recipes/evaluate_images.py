@@ -23,7 +23,8 @@ class Config:
     run_dir: Annotated[Path, tyro.conf.Positional]
     """The folder of a finished run of recipes/train_cifar.py."""
     dataset: str
-    """Images: cifar10, photos, folder or npz. The unigram prior is fitted to the codes of its training images."""
+    """Images: cifar10, photos, folder or npz. The unigram prior, where there are codes, is fitted to those of
+    its training images."""
     json: Path
     """The file to write the figures to."""
     data_dir: str | None = None
@@ -44,7 +45,9 @@ def evaluate(config):
     data = images.load(config.dataset, config.data_dir, model.image_shape[0])
     if data.image_shape != model.image_shape:
         raise InputError(f"the run's images are {model.image_shape}, but those of {data.name} are {data.image_shape}.")
-    unigram = evaluation.fit_unigram(model, test_batches(data.train, config.batch_size))
+    unigram = None
+    if model.bottleneck.has_codes:
+        unigram = evaluation.fit_unigram(model, test_batches(data.train, config.batch_size))
     metrics = evaluation.evaluate(model, test_batches(data.test, config.batch_size), unigram)
     evaluation.write_json(metrics, config.json)
     Console().print(evaluation.table(metrics))

@@ -40,8 +40,11 @@ OWN_OPTIONS = {
     "vector_quantizer": ("update", "decay", "commitment_weight", "seed"),
     "soft_em": ("num_samples", "temperature", "decay", "commitment_weight", "seed"),
     **dict.fromkeys(("gumbel_softmax", "semantic_hashing", "product", "residual", "grouped_residual"), ("seed",)),
-    **dict.fromkeys(("residual_finite_scalar", "sim_vq", "cosine", "random_projection"), ("seed",)),
+    **dict.fromkeys(("residual_finite_scalar", "sim_vq", "cosine", "random_projection", "gaussian"), ("seed",)),
+    **dict.fromkeys(("categorical_samples", "gaussian_samples"), ("num_samples", "seed")),
 }
+# oord2017 section 4.1 trains VIMCO with 50 samples; roy2018 soft EM on images with 5.
+NUM_SAMPLES = {"categorical_samples": 50, "gaussian_samples": 50}
 CHOICES = {
     "codebooks": ("shared", "separate"),
     "predictor": ("joint", "after", "none"),
@@ -72,7 +75,7 @@ class Config:
     bottleneck: str = "vector_quantizer"
     """vector_quantizer (hard EM with --update ema), soft_em (Monte-Carlo EM), gumbel_softmax, semantic_hashing,
     product, residual, grouped_residual, finite_scalar, residual_finite_scalar, lookup_free, binary_spherical, sim_vq,
-    cosine, random_projection."""
+    cosine, random_projection; gaussian (VAE), categorical_samples and gaussian_samples (VIMCO)."""
     bottleneck_arguments: str = "{}"
     """More arguments of the bottleneck, as JSON: '{"num_stages": 4}' for residual."""
     update: str = "ema"
@@ -81,8 +84,9 @@ class Config:
     """Codes in a codebook; by architecture: 256, oord2017 512."""
     codebooks: str = "shared"
     """shared (one for all latents) or separate (one for each of the ten latents of a position)."""
-    num_samples: int = 5
-    """Codes that soft_em draws for each latent."""
+    num_samples: int | None = None
+    """Draws for each latent; soft_em 5, categorical_samples and gaussian_samples 50, each of which is decoded: a step
+    takes the memory and time of so many batches."""
     temperature: float | None = None
     """Of soft_em's draws; by architecture: roy2018 1, oord2017 1/8, small 1/64."""
     decay: float | None = None
@@ -94,7 +98,8 @@ class Config:
     """p(image | codes): categorical (256 grey levels), logistic_mixture, gaussian, mse."""
 
     predictor: str | None = None
-    """Latent predictor: joint (trained with the autoencoder), after (on its frozen codes), none; by architecture."""
+    """Latent predictor: joint (trained with the autoencoder), after (on its frozen codes), none; by architecture, and
+    none for gaussian and gaussian_samples, which have no codes."""
     predictor_layers: int | None = None
     """Layers of the Image Transformer; by architecture: small 3, others 6."""
     predictor_dim: int | None = None
@@ -128,12 +133,16 @@ def resolve(config):
     Raises:
         InputError: for an unknown name or a number outside its range.
     """
+    from vq_keras import bottlenecks
     from vq_keras.models import architectures
 
     architectures.get(config.architecture)
     sizes = dataclasses.asdict(SIZES[config.architecture])
     sizes["run_dir"] = Path("runs") / f"{config.dataset}-{config.architecture}-{config.bottleneck}"
     sizes["predictor_steps"] = config.steps
+    sizes["num_samples"] = NUM_SAMPLES.get(config.bottleneck, 5)
+    if config.bottleneck in bottlenecks.CONTINUOUS:
+        sizes["predictor"] = "none"
     names = [field.name for field in dataclasses.fields(config)]
     config = dataclasses.replace(
         config, **{name: sizes[name] for name in names if name in sizes and getattr(config, name) is None}
@@ -141,6 +150,8 @@ def resolve(config):
     for name, known in CHOICES.items():
         if getattr(config, name) not in known:
             raise InputError(f"--{name} is {getattr(config, name)!r}; give one of {', '.join(known)}.")
+    if config.bottleneck in bottlenecks.CONTINUOUS and config.predictor != "none":
+        raise InputError(f"--predictor is {config.predictor!r}, but {config.bottleneck} has no codes; leave it out.")
     for name in ("steps", "predictor_steps", "batch_size", "interval"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}; give 1 or more.")
@@ -156,7 +167,7 @@ def make_bottleneck(config):
         more = json.loads(config.bottleneck_arguments)
     except ValueError:
         raise InputError(f"--bottleneck-arguments is {config.bottleneck_arguments!r}, which is no JSON.") from None
-    arguments = {"num_codes": config.num_codes}
+    arguments = {} if config.bottleneck in bottlenecks.CONTINUOUS else {"num_codes": config.num_codes}
     arguments |= {name: getattr(config, name) for name in OWN_OPTIONS.get(config.bottleneck, ())}
     if config.codebooks == "separate":
         arguments["num_codebooks"] = architectures.LATENTS_PER_POSITION
@@ -229,6 +240,10 @@ def train(config, model, data):
     def pictures():
         return {"reconstructions": reconstructions(model, data.test[:16])}
 
+    watches = [StopOnFailure()]
+    if model.bottleneck.has_codes:
+        num_codes = model.bottleneck.num_codes * model.bottleneck.num_codebooks
+        watches = [StopOnFailure(num_codes=num_codes), WarnOfDyingCodes()]
     history = fit(
         model,
         batches,
@@ -236,8 +251,7 @@ def train(config, model, data):
         config.run_dir,
         config.interval,
         callbacks=[
-            StopOnFailure(num_codes=model.bottleneck.num_codes * model.bottleneck.num_codebooks),
-            WarnOfDyingCodes(),
+            *watches,
             ConsoleProgress(config.steps, config.batch_size, ("bits_per_dim", "codes_in_use"), name="autoencoder"),
             TensorBoardLog(config.run_dir / "tensorboard", pictures),
         ],
@@ -288,7 +302,9 @@ def report(config, model, data):
     from vq_keras import evaluation, plots
     from vq_keras.data.batches import test_batches
 
-    unigram = evaluation.fit_unigram(model, test_batches(data.train, config.batch_size))
+    unigram = None
+    if model.bottleneck.has_codes:
+        unigram = evaluation.fit_unigram(model, test_batches(data.train, config.batch_size))
     metrics = evaluation.evaluate(model, test_batches(data.test, config.batch_size), unigram)
     evaluation.write_json(metrics, config.run_dir / "metrics.json")
 

@@ -9,7 +9,7 @@ import pytest
 
 from export import export_image
 from vq_keras import saved_model
-from vq_keras.bottlenecks import VectorQuantizer
+from vq_keras.bottlenecks import Gaussian, VectorQuantizer
 from vq_keras.errors import InputError
 from vq_keras.models.image import ImageAutoencoder
 from vq_keras.priors import ImageTransformer
@@ -69,6 +69,23 @@ def test_a_sample_depends_on_its_own_seed_alone(exported):
     assert (together[0] != together[1]).any()
     # At temperature 0 the seed decides nothing.
     np.testing.assert_array_equal(codes([4], 0.0), codes([5], 0.0))
+
+
+def test_a_model_without_codes_encodes_to_means_and_decodes_vectors(tmp_path):
+    import tensorflow as tf
+
+    model = ImageAutoencoder(Gaussian(seed=0), (8, 8, 3), likelihood="mse")
+    version = saved_model.write(tmp_path / "out", export_image.signatures(model))
+    signatures = tf.saved_model.load(str(version)).signatures
+    assert set(signatures) == {"reconstruct", "encode", "decode", "serving_default"}
+    means = keras.ops.convert_to_numpy(model.encode(IMAGES))
+    # One convolution of TensorFlow's rounds otherwise in a graph.
+    np.testing.assert_allclose(signatures["encode"](images=IMAGES)["means"], means, rtol=1e-4, atol=1e-5)
+    vectors = np.random.default_rng(0).normal(size=means.shape).astype("float32")
+    decoded = keras.ops.convert_to_numpy(model.decode(vectors))
+    np.testing.assert_array_equal(signatures["decode"](vectors=vectors)["images"], decoded)
+    images = keras.ops.convert_to_numpy(model.reconstruct(IMAGES))
+    np.testing.assert_array_equal(signatures["reconstruct"](images=IMAGES)["images"], images)
 
 
 def test_versions_count_up_and_the_weights_are_there_once(exported):

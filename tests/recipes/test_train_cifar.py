@@ -62,7 +62,7 @@ def test_equal_commands_give_equal_figures(tmp_path, arrays, capsys):
 
 
 @pytest.mark.slow
-# JAX compiles every model anew, half a minute each on two cores: one of the three has to do there.
+# JAX compiles every model anew, half a minute each on two cores: the first one has to do there.
 @pytest.mark.parametrize(
     ("more_files", "options"),
     [
@@ -70,6 +70,16 @@ def test_equal_commands_give_equal_figures(tmp_path, arrays, capsys):
         pytest.param(
             set(),
             ["--predictor", "none", "--bottleneck", "soft_em", "--num-samples", "2", "--likelihood", "gaussian"],
+            marks=tensorflow_only,
+        ),
+        pytest.param(
+            set(),
+            ["--bottleneck", "gaussian"],
+            marks=tensorflow_only,
+        ),
+        pytest.param(
+            {"samples.png"},
+            ["--bottleneck", "categorical_samples", "--num-samples", "3", "--likelihood", "mse"],
             marks=tensorflow_only,
         ),
         pytest.param(
@@ -85,6 +95,9 @@ def test_a_run_leaves_its_files(tmp_path, arrays, more_files, options):
     assert {path.name for path in run_dir.iterdir()} == FILES | more_files
     model = runs.load_model(run_dir)
     assert (model.latent_predictor is not None) == ("samples.png" in more_files)
+    figures = json.loads((run_dir / "metrics.json").read_text())
+    assert ("bound_bits_per_dim" in figures) == model.bottleneck.gives_bound
+    assert ("strict_bits_per_dim" in figures) == ("unigram_bits_per_dim" in figures) == model.bottleneck.has_codes
 
 
 @pytest.mark.slow
@@ -102,10 +115,13 @@ def test_evaluate_repeats_the_run_s_own_table(tmp_path, arrays):
     [
         (["--dataset", "cifar100"], "photos"),
         (["--architecture", "large"], "there is no architecture 'large'; the known ones are oord2017, roy2018, small."),
-        (["--bottleneck", "lattice"], "the known ones are binary_spherical, cosine, finite_scalar, "),
+        (["--bottleneck", "lattice"], "the known ones are binary_spherical, categorical_samples, cosine, "),
         (["--likelihood", "poisson"], "poisson"),
         (["--num-codes", "1"], "num_codes is 1"),
         (["--bottleneck", "soft_em", "--num-samples", "0"], "num_samples is 0"),
+        (["--bottleneck", "gaussian_samples", "--num-samples", "1"], "num_samples is 1"),
+        (["--bottleneck", "gaussian", "--predictor", "joint"], "'joint', but gaussian has no codes; leave it out."),
+        (["--bottleneck", "gaussian", "--codebooks", "separate"], "num_codebooks"),
         (["--decay", "1"], "decay is 1"),
         (["--precision", "float8"], "--precision is 'float8'; give one of float32, mixed_bfloat16, mixed_float16."),
         (["--schedule", "cosine"], "cosine"),
