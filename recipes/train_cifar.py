@@ -160,6 +160,8 @@ def resolve(config):
 
 def make_bottleneck(config):
     """The bottleneck; with learned maps around it where it fixes the dimensions of its latents."""
+    import keras
+
     from vq_keras import bottlenecks
     from vq_keras.models import architectures
 
@@ -169,6 +171,9 @@ def make_bottleneck(config):
         raise InputError(f"--bottleneck-arguments is {config.bottleneck_arguments!r}, which is no JSON.") from None
     arguments = {} if config.bottleneck in bottlenecks.CONTINUOUS else {"num_codes": config.num_codes}
     arguments |= {name: getattr(config, name) for name in OWN_OPTIONS.get(config.bottleneck, ())}
+    if config.bottleneck == "gumbel_softmax":
+        # Its own default cools down in 5,000 steps, whatever the length of the run.
+        arguments["temperature"] = keras.optimizers.schedules.PolynomialDecay(1.2, config.steps, 0.2)
     if config.codebooks == "separate":
         arguments["num_codebooks"] = architectures.LATENTS_PER_POSITION
     try:

@@ -53,6 +53,12 @@ def test_each_trains(name):
     assert model.decode(codes).shape == (4, 8, 8, 3)
 
 
+def test_gumbel_softmax_cools_down_within_the_run():
+    bottleneck = train_cifar.make_bottleneck(config_of("gumbel_softmax", steps=400))
+    temperatures = [float(bottleneck.temperature(step)) for step in (0, 200, 400)]
+    np.testing.assert_allclose(temperatures, [1.2, 0.7, 0.2], rtol=1e-6)
+
+
 def test_a_residual_run_with_its_predictor(tmp_path):
     path = tmp_path / "images.npz"
     np.savez(path, train=blobs(), test=blobs(8))
