@@ -5,14 +5,11 @@ import numpy as np
 from keras import ops
 
 from vq_keras.errors import InputError
-
-# Added to the score of a key that a query must not see. exp() of it is exactly zero in float32, and unlike -inf it
-# gives no NaN when it meets another one.
-HIDDEN = -1e9
+from vq_keras.layers.multi_head_attention import HIDDEN, CausalSelfAttention
 
 
 @keras.saving.register_keras_serializable(package="vq_keras")
-class LocalSelfAttention(keras.layers.Layer):
+class LocalSelfAttention(CausalSelfAttention):
     """Causal 1-D local self-attention: each position sees its own block so far, and the block before.
 
     The sequence is cut into blocks of B = `block_length`. The query at position t attends to the keys at positions
@@ -39,30 +36,10 @@ class LocalSelfAttention(keras.layers.Layer):
     """
 
     def __init__(self, num_heads: int, block_length: int, **kwargs):
-        super().__init__(**kwargs)
-        if num_heads < 1:
-            raise InputError(f"num_heads is {num_heads}; give at least 1.")
+        super().__init__(num_heads, **kwargs)
         if block_length < 1:
             raise InputError(f"block_length is {block_length}; give at least 1.")
-        self.num_heads = num_heads
         self.block_length = block_length
-
-    def build(self, input_shape):
-        dim = input_shape[-1]
-        if dim % self.num_heads:
-            raise InputError(f"num_heads is {self.num_heads}, which does not divide the dimension {dim} of the input.")
-        self.dim = dim
-        # One matrix product makes queries, keys and values; the initial scale is that of three square matrices.
-        self.project_in = keras.layers.Dense(
-            3 * dim,
-            use_bias=False,
-            kernel_initializer=keras.initializers.VarianceScaling(1.0, "fan_in", "uniform"),
-            dtype=self.dtype_policy,
-            name="project_in",
-        )
-        self.project_in.build(input_shape)
-        self.project_out = keras.layers.Dense(dim, use_bias=False, dtype=self.dtype_policy, name="project_out")
-        self.project_out.build(input_shape)
 
     def call(self, x):
         length = x.shape[1]
@@ -75,9 +52,7 @@ class LocalSelfAttention(keras.layers.Layer):
             projected = ops.pad(projected, [[0, 0], [0, padding], [0, 0]])
         # split, roll and concatenate have cheap gradients; that of a slice takes half of the step on a CPU.
         queries, keys, values = (
-            ops.transpose(
-                ops.reshape(y, (-1, num_blocks, block, self.num_heads, self.dim // self.num_heads)), (0, 3, 1, 2, 4)
-            )
+            ops.transpose(ops.reshape(y, (-1, num_blocks, block, self.num_heads, self.head_dim)), (0, 3, 1, 2, 4))
             for y in ops.split(projected, 3, axis=-1)
         )
         if num_blocks > 1:
@@ -100,44 +75,14 @@ class LocalSelfAttention(keras.layers.Layer):
         Returns:
             {"keys", "values"}, each (batch, heads, slots, dim / heads).
         """
-        slots = 2 * self.block_length if length is None else min(2 * self.block_length, length)
-        shape = (batch_size, self.num_heads, slots, self.dim // self.num_heads)
-        return {name: ops.zeros(shape, dtype=self.compute_dtype) for name in ("keys", "values")}
+        slots = 2 * self.block_length
+        return super().init_cache(batch_size, slots if length is None else min(slots, length))
 
-    def step(self, x, position, cache: dict) -> tuple:
-        """The output at one position, given what `step` has put into the cache at those before it.
-
-        Args:
-            x: (batch, dim), the input at this position.
-            position: t, an int or an int32 scalar tensor; a sequence goes through 0, 1, 2, ... in order.
-            cache: what `init_cache`, or the step before, returned.
-
-        Returns:
-            the output (batch, dim), equal to `call` at this position, and the new cache.
-        """
-        query, key, value = (
-            ops.reshape(y, (-1, self.num_heads, 1, self.dim // self.num_heads))
-            for y in ops.split(self.project_in(x), 3, axis=-1)
-        )
-        num_slots = cache["keys"].shape[2]
-        slots = ops.arange(num_slots, dtype="int32")
-        # where() and no slice update: on TensorFlow that is an XLA operation, which TF Serving refuses to run.
-        here = ops.equal(slots, position % num_slots)[:, None]
-        cache = {"keys": ops.where(here, key, cache["keys"]), "values": ops.where(here, value, cache["values"])}
-
-        held = position - (position - slots) % num_slots
-        first = ops.maximum((position // self.block_length - 1) * self.block_length, 0)
-        mask = ops.where(held >= first, 0.0, HIDDEN)
-        attended = self._attend(query, cache["keys"], cache["values"], mask)
-        return self.project_out(ops.reshape(attended, (-1, self.dim))), cache
-
-    def _attend(self, queries, keys, values, mask):
-        queries = queries * (self.dim // self.num_heads) ** -0.5
-        scores = ops.cast(ops.matmul(queries, ops.swapaxes(keys, -1, -2)), "float32") + mask
-        return ops.matmul(ops.cast(ops.softmax(scores, axis=-1), values.dtype), values)
+    def _first_seen(self, position):
+        return ops.maximum((position // self.block_length - 1) * self.block_length, 0)
 
     def get_config(self):
-        return {**super().get_config(), "num_heads": self.num_heads, "block_length": self.block_length}
+        return {**super().get_config(), "block_length": self.block_length}
 
 
 def _block_mask(num_blocks, block):

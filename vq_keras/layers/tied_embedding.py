@@ -1,0 +1,50 @@
+"""One table for the embeddings of ids and for the logits over them."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="vq_keras")
+class TiedEmbedding(keras.layers.Layer):
+    """Embeds ids as sqrt(dim) times their rows of a table; in reverse, the logit of an id is the product with its row.
+
+    Rows have length one on average, so embeddings have units of order one and so have the logits of normalised
+    vectors. The logits are computed in float32 under every dtype policy: log-likelihoods are their differences.
+
+    Source: Press and Wolf 2017; Vaswani et al. 2017, section 3.4.
+
+    Args:
+        vocabulary_size: number of ids.
+        dim: dimension of the embeddings.
+
+    Shapes:
+        input: ids (...) int32; output (..., dim). With `reverse`, input (..., dim); output (..., vocabulary_size).
+
+    Example:
+        >>> embedding = TiedEmbedding(vocabulary_size=100, dim=8)
+        >>> embedding(embedding(ops.zeros((2, 5), "int32")), reverse=True).shape
+        (2, 5, 100)
+    """
+
+    def __init__(self, vocabulary_size: int, dim: int, **kwargs):
+        super().__init__(**kwargs)
+        self.vocabulary_size = vocabulary_size
+        self.dim = dim
+
+    def build(self, input_shape=None):
+        initializer = keras.initializers.RandomNormal(stddev=self.dim**-0.5)
+        self.table = self.add_weight(
+            shape=(self.vocabulary_size, self.dim),
+            initializer=initializer,
+            name="table",
+            dtype="float32",
+            autocast=False,
+        )
+
+    def call(self, inputs, reverse=False):
+        if reverse:
+            return ops.matmul(ops.cast(inputs, "float32"), ops.transpose(self.table))
+        return ops.cast(ops.take(self.table, inputs, axis=0) * self.dim**0.5, self.compute_dtype)
+
+    def get_config(self):
+        return {**super().get_config(), "vocabulary_size": self.vocabulary_size, "dim": self.dim}
