@@ -81,8 +81,45 @@ def test_other_precisions(tmp_path, policy):
         np.testing.assert_array_equal(old.astype("float64"), new.astype("float64"))
 
 
+def test_mean_of_the_weights_of_the_last(tmp_path):
+    model = make_model()
+    checkpoints = Checkpoints(tmp_path, keep=4)
+    weights = saved(model, checkpoints, 10, 20, 30, 40)
+    another = make_model()
+    assert Checkpoints(tmp_path).restore_mean(another, 3) == [20, 30, 40]
+    averaged = {id(weight) for weight in another.weights}
+    variables = [*another.variables, *another.optimizer.variables]
+    # Two kernels, two biases and the mean; not the dropout's seed, nor the optimizer.
+    assert sum(id(variable) in averaged for variable in variables) == 5
+    for index, (variable, value) in enumerate(zip(variables, weights_of(another), strict=True)):
+        if id(variable) in averaged:
+            expected = (weights[20][index] + weights[30][index] + weights[40][index]) / 3
+            np.testing.assert_allclose(value, expected, rtol=1e-6)
+        else:
+            np.testing.assert_array_equal(value, weights[40][index])
+
+
+def test_mean_passes_over_damaged_ones(tmp_path):
+    model = make_model()
+    checkpoints = Checkpoints(tmp_path, keep=3)
+    weights = saved(model, checkpoints, 10, 20, 30)
+    truncate(tmp_path / "step-00000020/variables.npz")
+    with pytest.warns(UserWarning, match="step-00000020 is damaged"):
+        assert checkpoints.restore_mean(model, 2) == [10, 30]
+    np.testing.assert_allclose(weights_of(model)[0], (weights[10][0] + weights[30][0]) / 2, rtol=1e-6)
+    with (
+        pytest.warns(UserWarning, match="damaged"),
+        pytest.raises(InputError, match="holds 2 of the 3 checkpoints"),
+    ):
+        checkpoints.restore_mean(model, 3)
+    with pytest.raises(InputError, match="at least one"):
+        checkpoints.restore_mean(model, 0)
+
+
 def test_nothing_there():
     assert Checkpoints("/nowhere/at/all").restore(make_model()) is None
+    with pytest.raises(InputError, match="holds 0 of the 2 checkpoints"):
+        Checkpoints("/nowhere/at/all").restore_mean(make_model(), 2)
 
 
 @pytest.mark.parametrize("keep", [1, 2, 3])

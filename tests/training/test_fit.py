@@ -13,6 +13,7 @@ import pytest
 from small_run import batches, make_model, weights_of
 
 from vq_keras.errors import InputError
+from vq_keras.training.checkpoints import Checkpoints
 from vq_keras.training.fit import fit, make_deterministic
 
 
@@ -115,6 +116,19 @@ def test_a_run_can_be_prolonged(tmp_path):
     fit(make_model(), batches, steps=3, run_dir=tmp_path, interval=2)
     history = fit(make_model(), batches, steps=6, run_dir=tmp_path, interval=2)
     assert [row["step"] for row in history] == [2, 3, 5, 6]
+
+
+def test_keeps_as_many_checkpoints_as_are_wanted(tmp_path):
+    model = seeded_model()
+    after = []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            after.append(np.array(np.asarray(self.model.layers[0].kernel)))
+
+    fit(model, batches, steps=10, run_dir=tmp_path, interval=2, callbacks=[Look()], keep=4)
+    assert Checkpoints(tmp_path / "checkpoints").restore_mean(model, 4) == [4, 6, 8, 10]
+    np.testing.assert_allclose(np.asarray(model.layers[0].kernel), np.mean(after[1:], axis=0), atol=1e-7)
 
 
 def test_several_steps_at_a_time(tmp_path):

@@ -15,7 +15,9 @@ import os
 import re
 import shutil
 import warnings
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import ExitStack, nullcontext
+from itertools import islice
 from pathlib import Path
 
 import keras
@@ -86,7 +88,7 @@ class Checkpoints:
         final = self.directory / f"step-{step:08d}"
         aside = self.directory / f"{UNFINISHED}{final.name}"
         aside.mkdir()
-        np.savez(aside / FILES[0], **{f"{index:05d}": array for index, array in enumerate(arrays)})
+        np.savez(aside / FILES[0], **{_key(index): array for index, array in enumerate(arrays)})
         (aside / FILES[1]).write_text(json.dumps(state))
         (aside / SUMS).write_text("".join(f"{_sha256(aside / name)}  {name}\n" for name in FILES))
         for path in (*(aside / name for name in (*FILES, SUMS)), aside):
@@ -109,25 +111,66 @@ class Checkpoints:
         Raises:
             InputError: all checkpoints are damaged, or the newest whole one is of another architecture.
         """
+        path = next(self._whole(), None)
+        return None if path is None else _restore(model, path)
+
+    def restore_mean(self, model: keras.Model, number: int) -> list[int]:
+        """Gives a model the mean of its weights in the last few checkpoints that are not damaged.
+
+        Weights go on wandering around what they have found; their mean is nearer to it than the last of them. Vaswani
+        et al. 2017, section 6.1, take the last five or twenty checkpoints, ten minutes apart. The model is then for
+        use, not for more training: optimizer, seeds and integers are those of the newest checkpoint.
+
+        Args:
+            model: as for `restore`.
+            number: how many checkpoints; no more than `keep` of the one who saved them.
+
+        Returns:
+            The steps of the checkpoints, oldest first.
+
+        Raises:
+            InputError: there are fewer whole checkpoints, or one of them is of another architecture.
+
+        Example:
+            >>> history = fit(model, batches, steps=8000, run_dir="run", interval=100, keep=10)
+            >>> Checkpoints("run/checkpoints").restore_mean(model, 10)
+            [7100, 7200, 7300, 7400, 7500, 7600, 7700, 7800, 7900, 8000]
+        """
+        if number < 1:
+            raise InputError(f"The mean must be of at least one checkpoint, not {number}.")
+        paths = list(islice(self._whole(), number))
+        if len(paths) < number:
+            raise InputError(
+                f"{self.directory} holds {len(paths)} of the {number} checkpoints whose mean was asked for: "
+                "ask for fewer, or let the run keep more."
+            )
+        _restore(model, paths[0])
+        variables = _variables(model)
+        steps = [_load_state(path, variables)["step"] for path in reversed(paths)]
+        weights = {id(weight) for weight in model.weights if keras.backend.is_float_dtype(weight.dtype)}
+        with ExitStack() as stack:
+            files = [stack.enter_context(np.load(path / FILES[0], allow_pickle=False)) for path in paths]
+            for index, variable in enumerate(variables):
+                if id(variable) in weights:
+                    variable.assign(np.mean([arrays[_key(index)] for arrays in files], axis=0, dtype="float64"))
+        return steps
+
+    def _whole(self) -> Iterator[Path]:
+        """The checkpoints that are not damaged, newest first; warns about each that is, and raises if all are."""
         found = sorted(self._steps().items(), reverse=True)
+        any_whole = False
         for _, path in found:
             damage = _damage(path)
             if damage:
-                warnings.warn(f"The checkpoint {path} is damaged ({damage}) and was passed over.", stacklevel=2)
+                warnings.warn(f"The checkpoint {path} is damaged ({damage}) and was passed over.", stacklevel=3)
                 continue
-            state = json.loads((path / FILES[1]).read_text())
-            variables = _variables(model)
-            _check_same_architecture(path, state["variables"], variables)
-            with np.load(path / FILES[0], allow_pickle=False) as arrays:
-                for index, variable in enumerate(variables):
-                    variable.assign(arrays[f"{index:05d}"])
-            return state["step"], state["extra"]
-        if found:
+            any_whole = True
+            yield path
+        if found and not any_whole:
             raise InputError(
                 f"Every checkpoint in {self.directory} is damaged: "
                 "remove the folder to start from the beginning, or choose another run directory."
             )
-        return None
 
     def _steps(self) -> dict[int, Path]:
         paths = self.directory.glob("step-*")
@@ -167,6 +210,10 @@ def _to_array(variable: keras.Variable) -> np.ndarray:
     return array.astype("float32") if array.dtype.kind == "V" else array
 
 
+def _key(index: int) -> str:
+    return f"{index:05d}"
+
+
 def _description(variable: keras.Variable) -> list:
     return [variable.path, list(variable.shape), str(variable.dtype)]
 
@@ -188,7 +235,19 @@ def _damage(path: Path) -> str:
     return ""
 
 
-def _check_same_architecture(path: Path, saved: list, variables: list[keras.Variable]) -> None:
+def _restore(model: keras.Model, path: Path) -> tuple[int, dict]:
+    variables = _variables(model)
+    state = _load_state(path, variables)
+    with np.load(path / FILES[0], allow_pickle=False) as arrays:
+        for index, variable in enumerate(variables):
+            variable.assign(arrays[_key(index)])
+    return state["step"], state["extra"]
+
+
+def _load_state(path: Path, variables: list[keras.Variable]) -> dict:
+    """What a checkpoint's state.json holds, if its variables are of the same architecture."""
+    state = json.loads((path / FILES[1]).read_text())
+    saved = state["variables"]
     advice = "choose another run directory, or the settings that this one was made with."
     here = [_description(variable) for variable in variables]
     for (old_path, *old), (new_path, *new) in zip(saved, here, strict=False):
@@ -202,3 +261,4 @@ def _check_same_architecture(path: Path, saved: list, variables: list[keras.Vari
             f"The checkpoint {path} is of another architecture ({len(saved)} variables there, {len(here)} here): "
             f"{advice}"
         )
+    return state

@@ -38,6 +38,7 @@ def fit(
     run_dir: str | Path,
     interval: int = 100,
     callbacks: Sequence[keras.callbacks.Callback] = (),
+    keep: int = 2,
 ) -> list[dict[str, float]]:
     """Trains a model for `steps` steps, or for those of them that an earlier call has not made.
 
@@ -59,6 +60,8 @@ def fit(
         run_dir: the run's folder, for this one model.
         interval: steps from one checkpoint to the next; the last interval is shorter if it has to be.
         callbacks: those of `vq_keras.training.callbacks`, or others of Keras.
+        keep: how many of the latest checkpoints stay; the second is for the case that the last is damaged, more are
+            for `Checkpoints.restore_mean`. Each is as large as weights and optimizer together.
 
     Returns:
         The history since step 0: a dictionary for each interval with "step", its last, and the metrics.
@@ -84,7 +87,7 @@ def fit(
     if steps < 1 or interval < 1:
         raise InputError(f"Steps and interval must be at least 1, not {steps} and {interval}.")
     run_dir = Path(run_dir)
-    checkpoints = Checkpoints(run_dir / "checkpoints")
+    checkpoints = Checkpoints(run_dir / "checkpoints", keep)
     step, extra = checkpoints.restore(model) or (0, {"history": []})
     history = extra["history"]
     if step >= steps:
