@@ -72,7 +72,8 @@ def load_model(run_dir):
     Raises:
         InputError: where `run_dir` is no run's folder, the run has not ended, or its model is damaged.
     """
-    from vq_keras.models import image  # noqa: F401  Keras finds the classes of a file only once they are imported.
+    # Keras finds the classes of a file only once they are imported.
+    from vq_keras.models import image, transformer  # noqa: F401
 
     load_config(run_dir)
     path = Path(run_dir) / MODEL
