@@ -177,7 +177,9 @@ def test_the_examples_of_the_docstrings():
 
 
 @pytest.mark.parametrize("wrong", [-2, 64])
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "finite_scalar"])  # Has no 64 codes.
+@pytest.mark.parametrize(  # Scalar quantisers have no 64 codes, and continuous bottlenecks none.
+    "name", [name for name in NAMES if name not in ("finite_scalar", "residual_finite_scalar", *CONTINUOUS)]
+)
 def test_codes_that_do_not_exist(name, wrong):
     layer = get(name, num_codes=64)
     layer.build((None, 3, getattr(layer, "latent_dim", None) or 4))

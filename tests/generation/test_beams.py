@@ -6,11 +6,12 @@ import keras
 import numpy as np
 import pytest
 from chains import JAX, Chain, compiled
-from conftest import needs_tensorflow
 from keras import ops
 
 from vq_keras import generation
 from vq_keras.errors import InputError
+
+needs_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
 
 START, END = 2, 1
 FIRST = np.array([3, 8, 31], "int32")

@@ -129,6 +129,7 @@ def test_the_predictor_sends_no_gradient_to_the_encoder_and_gets_soft_labels():
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("likelihood", ["categorical", "logistic_mixture", "gaussian", "mse"])
 def test_a_few_steps_of_training_lower_the_loss(likelihood):
     x = np.repeat(images(1), 8, axis=0)
@@ -140,6 +141,7 @@ def test_a_few_steps_of_training_lower_the_loss(likelihood):
     assert history["nll_z"][-1] < 0.5 * history["nll_z"][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("separate", [False, True])
 def test_keras_file_round_trip_is_bit_equal(tmp_path, separate):
     codebooks = 10 if separate else 1

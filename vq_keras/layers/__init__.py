@@ -1,18 +1,25 @@
 """Layers that several models share."""
 
+from vq_keras.layers.annealing import GoldAnnealing
 from vq_keras.layers.attention import LocalSelfAttention
+from vq_keras.layers.compression import Compressor, Decompressor
 from vq_keras.layers.multi_head_attention import CausalSelfAttention, CrossAttention, SelfAttention
 from vq_keras.layers.positions import SinusoidalPositions
-from vq_keras.layers.stacks import TransformerDecoder, TransformerEncoder
+from vq_keras.layers.stacks import ParallelDecoder, TransformerDecoder, TransformerEncoder
 from vq_keras.layers.tied_embedding import TiedEmbedding
-from vq_keras.layers.transformer import DecoderBlock, EncoderBlock, TransformerBlock
+from vq_keras.layers.transformer import DecoderBlock, EncoderBlock, ParallelDecoderBlock, TransformerBlock
 
 __all__ = [
     "CausalSelfAttention",
+    "Compressor",
     "CrossAttention",
     "DecoderBlock",
+    "Decompressor",
     "EncoderBlock",
+    "GoldAnnealing",
     "LocalSelfAttention",
+    "ParallelDecoder",
+    "ParallelDecoderBlock",
     "SelfAttention",
     "SinusoidalPositions",
     "TiedEmbedding",

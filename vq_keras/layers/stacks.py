@@ -3,7 +3,7 @@
 import keras
 
 from vq_keras.errors import InputError
-from vq_keras.layers.transformer import DecoderBlock, EncoderBlock
+from vq_keras.layers.transformer import DecoderBlock, EncoderBlock, ParallelDecoderBlock
 
 
 class Stack(keras.layers.Layer):
@@ -100,3 +100,20 @@ class TransformerDecoder(Stack):
             x, block_cache = block.step(x, position, block_cache, block_projected, key_mask)
             new_cache.append(block_cache)
         return self.norm(x), new_cache
+
+
+@keras.saving.register_keras_serializable(package="vq_keras")
+class ParallelDecoder(Stack):
+    """`ParallelDecoderBlock`s and a norm. Arguments as for `Stack`, shapes as for the block."""
+
+    block = ParallelDecoderBlock
+
+    def build(self, x_shape, memory_shape):
+        for block in self.blocks:
+            block.build(x_shape, memory_shape)
+        self.norm.build(x_shape)
+
+    def call(self, x, memory, key_mask=None, x_mask=None, training=None):
+        for block in self.blocks:
+            x = block(x, memory, key_mask=key_mask, x_mask=x_mask, training=training)
+        return self.norm(x)

@@ -145,8 +145,34 @@ class EncoderBlock(ResidualBlock):
         return self._add(x, self._feed_forward(x), training)
 
 
+class MemoryBlock(ResidualBlock):
+    """What blocks with a memory share: attention to the sequence itself, `CrossAttention`, the feed-forward part."""
+
+    self_attention = None  # The class of the first attention.
+
+    def __init__(self, num_heads: int, feed_forward_dim: int, dropout: float = 0.0, **kwargs):
+        super().__init__(num_heads, feed_forward_dim, dropout, **kwargs)
+        self.attention = self.self_attention(num_heads, dtype=self.dtype_policy, name="attention")
+        self.attention_norm = self._norm("attention_norm")
+        self.cross_attention = CrossAttention(num_heads, dtype=self.dtype_policy, name="cross_attention")
+        self.cross_attention_norm = self._norm("cross_attention_norm")
+        self._make_feed_forward()
+
+    def build(self, x_shape, memory_shape):
+        self._build_feed_forward(x_shape)
+        self.attention_norm.build(x_shape)
+        self.attention.build(x_shape)
+        self.cross_attention_norm.build(x_shape)
+        self.cross_attention.build(x_shape, memory_shape)
+
+    def _all_branches(self, x, attended, memory, key_mask, training):
+        x = self._add(x, attended, training)
+        x = self._add(x, self.cross_attention(self.cross_attention_norm(x), memory, key_mask), training)
+        return self._add(x, self._feed_forward(x), training)
+
+
 @keras.saving.register_keras_serializable(package="vq_keras")
-class DecoderBlock(ResidualBlock):
+class DecoderBlock(MemoryBlock):
     """A block of a decoder: `CausalSelfAttention`, `CrossAttention` to a memory, then the feed-forward part.
 
     Arguments as for `ResidualBlock`.
@@ -161,26 +187,10 @@ class DecoderBlock(ResidualBlock):
         (2, 10, 32)
     """
 
-    def __init__(self, num_heads: int, feed_forward_dim: int, dropout: float = 0.0, **kwargs):
-        super().__init__(num_heads, feed_forward_dim, dropout, **kwargs)
-        self.attention = CausalSelfAttention(num_heads, dtype=self.dtype_policy, name="attention")
-        self.attention_norm = self._norm("attention_norm")
-        self.cross_attention = CrossAttention(num_heads, dtype=self.dtype_policy, name="cross_attention")
-        self.cross_attention_norm = self._norm("cross_attention_norm")
-        self._make_feed_forward()
-
-    def build(self, x_shape, memory_shape):
-        self._build_feed_forward(x_shape)
-        self.attention_norm.build(x_shape)
-        self.attention.build(x_shape)
-        self.cross_attention_norm.build(x_shape)
-        self.cross_attention.build(x_shape, memory_shape)
+    self_attention = CausalSelfAttention
 
     def call(self, x, memory, key_mask=None, training=None):
-        x = self._add(x, self.attention(self.attention_norm(x)), training)
-        attended = self.cross_attention(self.cross_attention_norm(x), memory, key_mask)
-        x = self._add(x, attended, training)
-        return self._add(x, self._feed_forward(x), training)
+        return self._all_branches(x, self.attention(self.attention_norm(x)), memory, key_mask, training)
 
     def init_cache(self, batch_size, length: int) -> dict:
         """The empty cache of `step`; see `CausalSelfAttention.init_cache`."""
@@ -196,3 +206,21 @@ class DecoderBlock(ResidualBlock):
         x = x + attended
         x = x + self.cross_attention.step(self.cross_attention_norm(x), projected, key_mask)
         return x + self._feed_forward(x), cache
+
+
+@keras.saving.register_keras_serializable(package="vq_keras")
+class ParallelDecoderBlock(MemoryBlock):
+    """A block of a decoder of all positions at once: as `DecoderBlock`, but each position sees all the others.
+
+    Arguments and shapes as for `DecoderBlock`; x_mask (batch, n), false where the sequence itself is padding, or None.
+
+    Example:
+        >>> block = ParallelDecoderBlock(num_heads=4, feed_forward_dim=64, dropout=0.1)
+        >>> block(keras.random.normal((2, 10, 32)), keras.random.normal((2, 7, 32))).shape
+        (2, 10, 32)
+    """
+
+    self_attention = SelfAttention
+
+    def call(self, x, memory, key_mask=None, x_mask=None, training=None):
+        return self._all_branches(x, self.attention(self.attention_norm(x), x_mask), memory, key_mask, training)

@@ -3,6 +3,7 @@
 import keras
 from keras import ops
 
+from vq_keras.bottlenecks import replicas
 from vq_keras.errors import InputError
 from vq_keras.layers import SinusoidalPositions, TiedEmbedding, TransformerDecoder, TransformerEncoder
 
@@ -237,11 +238,11 @@ class Transformer(keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The mean smoothed cross entropy of the tokens in nats; `y` and `sample_weight` are not used."""
-        return ops.sum(y_pred["loss"]) / _count_tokens(x)
+        return replicas.share_of_loss(ops.sum(y_pred["loss"]) / count_tokens(x))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Tracks the means over all tokens."""
-        count = _count_tokens(x)
+        count = count_tokens(x)
         for name, mean in self._means.items():
             mean.update_state(ops.sum(y_pred[name]) / count, sample_weight=count)
         return self.get_metrics_result()
@@ -260,5 +261,6 @@ class Transformer(keras.Model):
         }
 
 
-def _count_tokens(x):
+def count_tokens(x):
+    """The number of target tokens that are not padding, at least 1."""
     return ops.maximum(ops.sum(ops.cast(ops.not_equal(x["target"], PAD), "float32")), 1.0)

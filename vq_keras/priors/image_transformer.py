@@ -9,6 +9,7 @@ from vq_keras import generation
 from vq_keras.bottlenecks import replicas
 from vq_keras.errors import InputError
 from vq_keras.layers import TransformerBlock
+from vq_keras.priors import soft_labels
 from vq_keras.priors.code_embedding import CodeEmbedding
 
 
@@ -121,11 +122,7 @@ class ImageTransformer(keras.Model):
         Returns:
             (batch,) float32, the sum over positions.
         """
-        logits = ops.cast(logits, "float32")
-        # Gathers of m logits: one-hot labels would be as large as the logits once more.
-        drawn = ops.take_along_axis(logits, ops.maximum(samples, 0), axis=-1)
-        nats = ops.logsumexp(logits, axis=-1, keepdims=True) - drawn
-        return ops.sum(ops.mean(ops.where(samples >= 0, nats, 0.0), axis=-1), axis=-1)
+        return ops.sum(soft_labels.cross_entropy(samples, logits), axis=-1)
 
     def init_cache(self, batch_size) -> list:
         """The empty cache of `step` for `batch_size` sequences (an int or a scalar tensor)."""

@@ -183,7 +183,7 @@ def test_greedy_decoding_in_a_loop_takes_the_most_likely_tokens():
     def greedy(source):
         context, rows = model.encode(source), ops.shape(source)[0]
         step = lambda previous, t, cache: model.step(previous, t, cache, context)  # noqa: E731
-        return generation.sample(step, model.init_cache(rows, 8), 8, ops.zeros((rows, 8)), temperature=0.0)
+        return generation.greedy(step, model.init_cache(rows, 8), 8, ops.zeros((rows,), "int32"))[0]
 
     tokens = numpy(compiled(greedy)(source)).astype("int32")
     logits = outputs_of(model, {"source": source, "target": tokens})["logits"]
@@ -258,7 +258,7 @@ def test_a_greedy_translation_is_exported_as_a_server_runs_it(tmp_path):
     def translate(source):
         context, rows = model.encode(source), ops.shape(source)[0]
         step = lambda previous, t, cache: model.step(previous, t, cache, context)  # noqa: E731
-        return {"target": generation.sample(step, model.init_cache(rows, 8), 8, ops.zeros((rows, 8)), 0.0)}
+        return {"target": generation.greedy(step, model.init_cache(rows, 8), 8, ops.zeros((rows,), "int32"))[0]}
 
     signature = saved_model.Signature(translate, {"source": ((None, None), "int32")})
     # It is refused where TF Serving, without XLA, would refuse it.

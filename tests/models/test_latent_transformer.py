@@ -1,0 +1,176 @@
+"""The latent Transformer: causality, padding, cached prediction, losses in numpy, round trip, training."""
+
+import keras
+import numpy as np
+import pytest
+from compiled import compiled, numpy
+from keras import ops
+
+from vq_keras import bottlenecks
+from vq_keras.errors import InputError
+from vq_keras.models.latent_transformer import LatentTransformer
+
+VOCABULARY = 13
+
+
+def make(num_codes=8, bottleneck=None, **kwargs):
+    keras.utils.set_random_seed(0)
+    bottleneck = bottleneck or bottlenecks.VectorQuantizer(num_codes, initializer="normal", seed=0)
+    sizes = {"num_encoder_layers": 1, "num_predictor_layers": 2, "num_decoder_layers": 1, "hidden_dim": 16}
+    return LatentTransformer(
+        VOCABULARY, bottleneck, num_compress_steps=2, num_heads=2, feed_forward_dim=24, dropout=0.0, **sizes, **kwargs
+    )
+
+
+def sentences(width, *lengths, seed=0):
+    """One of each length, its EOS included, padded to a width."""
+    rng = np.random.default_rng(seed)
+    rows = np.zeros((len(lengths), width), "int32")
+    for row, length in zip(rows, lengths, strict=True):
+        row[: length - 1] = rng.integers(2, VOCABULARY, length - 1)
+        row[length - 1] = 1
+    return rows
+
+
+def outputs_of(model, source, target):
+    run = compiled(lambda x: model(x, training=False))
+    return {name: numpy(value) for name, value in run({"source": source, "target": target}).items()}
+
+
+@pytest.mark.parametrize("decoder", ["causal_shifted", "bidirectional"])
+def test_a_padded_batch_gives_what_each_sentence_gives_alone(decoder):
+    model = make(decoder=decoder)
+    source, target = sentences(9, 7, 3), sentences(12, 11, 5, seed=1)
+    both, alone = outputs_of(model, source, target), outputs_of(model, source[1:, :3], target[1:, :8])
+    np.testing.assert_array_equal(both["codes"][1], [*alone["codes"][0], -1])
+    for name, output in alone.items():
+        length = output.shape[1] if output.ndim > 1 else None
+        np.testing.assert_allclose(both[name][1, ...][:length] if length else both[name][1], output[0], atol=1e-5)
+    for name in ("loss", "nll_z"):
+        assert not both[name][1, alone[name].shape[1] :].any()
+
+
+def test_the_predictor_sees_the_codes_before_and_the_decoder_those_of_frames_before():
+    """By perturbation of the codes: prior logits at j see codes before j; tokens of frame j, those up to it."""
+    model = make()
+    context = model.encode(sentences(6, 6))
+    codes = np.array([[3, 1, 4]], "int32")
+
+    def both(codes):
+        vectors = model.bottleneck.decode(codes)
+        from vq_keras.models.latent_transformer import shifted
+
+        hidden = model.predictor(model.positions(shifted(vectors)), context["memory"], key_mask=context["mask"])
+        decompressed = model.decompressor(vectors, np.array([3]))
+        tokens = model.token_decoder(model.positions(shifted(decompressed)), context["memory"])
+        return model.to_code_logits(hidden), model.embedding(tokens, reverse=True)
+
+    run = compiled(both)
+    priors, tokens = (numpy(each)[0] for each in run(codes))
+    for j in range(3):
+        other = codes.copy()
+        other[0, j] = 6
+        new_priors, new_tokens = (numpy(each)[0] for each in run(other))
+        np.testing.assert_allclose(new_priors[: j + 1], priors[: j + 1], atol=1e-6)
+        assert (np.abs(new_priors[j + 1 :] - priors[j + 1 :]).max(-1) > 1e-4).all()
+        # Convolutions of width 3 reach into the frames beside; the first token sees no latent at all.
+        before = max(0, 4 * (j - 1))
+        np.testing.assert_allclose(new_tokens[: min(1, before + 1)], tokens[: min(1, before + 1)], atol=1e-6)
+        assert np.abs(new_tokens[4 * j + 1 :] - tokens[4 * j + 1 :]).max() > 1e-4
+
+
+def test_cached_prediction_equals_the_forward_pass_and_its_own_score():
+    model = make()
+    source = sentences(6, 6, 4)
+    context = model.encode(source)
+    numbers = np.array([3, 2], "int32")
+    run = compiled(lambda source: model.predict_latents(model.encode(source), numbers, 3))
+    codes, scores = (np.asarray(ops.convert_to_numpy(each)) for each in run(source))
+    assert codes.shape == (2, 1, 3)
+    assert codes[1, 0, 2] == -1
+
+    def log_p(codes):
+        from vq_keras.models.latent_transformer import shifted
+
+        vectors = model.bottleneck.decode(codes)
+        hidden = model.predictor(model.positions(shifted(vectors)), context["memory"], key_mask=context["mask"])
+        return ops.log_softmax(model.to_code_logits(hidden))
+
+    forward = numpy(compiled(log_p)(codes[:, 0]))
+    for row, number in enumerate(numbers):
+        np.testing.assert_array_equal(forward[row, :number].argmax(-1), codes[row, 0, :number])
+        assert forward[row, :number].max(-1).sum() == pytest.approx(scores[row, 0], rel=1e-4)
+    beams = compiled(lambda source: model.predict_latents(model.encode(source), numbers, 3, beams=4))
+    wide = numpy(beams(source)[1])
+    assert (wide[:, 0] >= scores[:, 0] - 1e-5).all()
+
+
+def test_decoding_ends_at_eos_and_decodes_each_choice_like_alone():
+    model = make()
+    context = model.encode(sentences(6, 6, 4))
+    codes = np.array([[[3, 1, 4], [2, 2, -1]], [[5, 0, -1], [7, -1, -1]]], "int32")
+    decoded = {name: np.asarray(ops.convert_to_numpy(value)) for name, value in model.decode(context, codes).items()}
+    assert decoded["tokens"].shape == (2, 2, 12)
+    for row in range(2):
+        own = {name: each[row : row + 1] for name, each in context.items()}
+        for choice in range(2):
+            number = (codes[row, choice] >= 0).sum()
+            alone = model.decode(own, codes[row : row + 1, choice : choice + 1, :number])
+            tokens = numpy(alone["tokens"])[0, 0]
+            np.testing.assert_array_equal(decoded["tokens"][row, choice, : 4 * number], tokens)
+            assert not decoded["tokens"][row, choice, 4 * number :].any()
+            np.testing.assert_allclose(decoded["log_probs"][row, choice], numpy(alone["log_probs"])[0, 0], rtol=1e-4)
+            ends = np.flatnonzero(tokens == 1)
+            if len(ends):
+                assert not tokens[ends[0] + 1 :].any()
+
+
+def test_the_loss_is_the_sum_of_its_parts():
+    model = make()
+    inputs = {"source": sentences(6, 6, 3), "target": sentences(8, 7, 4, seed=1)}
+    outputs = model(inputs, training=False)
+    parts = {name: numpy(value) for name, value in outputs.items()}
+    latents = (parts["codes"] >= 0).sum()
+    assert latents == 3
+    expected = parts["loss"].sum() / 11 + parts["nll_z"].sum() / latents + parts["nll_length"].mean()
+    loss = float(model.compute_loss(inputs, None, outputs))
+    assert loss == pytest.approx(expected + float(sum(model.losses)), rel=1e-5)
+    # Before the annealing is over the predictor does not count.
+    early = make(annealing_steps=10)
+    outputs = early(inputs, training=False)
+    parts = {name: numpy(value) for name, value in outputs.items()}
+    expected = parts["loss"].sum() / 11 + parts["nll_length"].mean() + float(sum(early.losses))
+    assert float(early.compute_loss(inputs, None, outputs)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.slow
+def test_it_learns_to_copy_through_its_latents(tmp_path):
+    """Sentences of 4 tokens, two words repeated, from sources that do not tell them: codes have to."""
+    rng = np.random.default_rng(0)
+    words = rng.integers(2, 6, size=(256, 1))
+    target = np.concatenate([np.repeat(words, 3, axis=1), np.ones((256, 1), int)], axis=1).astype("int32")
+    source = np.full((256, 2), 1, "int32")
+    source[:, 0] = 2
+    model = make(bottleneck=bottlenecks.VectorQuantizer(8, seed=0))
+    model.compile(keras.optimizers.Adam(3e-3))
+    history = model.fit(
+        {"source": source, "target": target}, batch_size=32, epochs=30, verbose=0, shuffle=False
+    ).history
+    assert history["accuracy"][-1] > 0.95  # Without latents two tokens of four would be guesses of one in four.
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    for ours, theirs in zip(loaded.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(numpy(ours), numpy(theirs))
+    np.testing.assert_array_equal(numpy(loaded.compress(target[:8])), numpy(model.compress(target[:8])))
+    codes = numpy(model.compress(target)).astype(int)[:, 0]
+    tokens = numpy(model.decode(model.encode(source), codes[:, None, None])["tokens"])[:, 0]
+    assert (tokens == target).mean() > 0.95
+
+
+def test_what_does_not_fit():
+    with pytest.raises(InputError, match="annealing_steps is 5, but a bidirectional decoder would see the target"):
+        make(decoder="bidirectional", annealing_steps=5)
+    with pytest.raises(InputError, match="decoder is 'causal'; give one of"):
+        make(decoder="causal")
+    with pytest.raises(InputError, match="one code for each latent"):
+        make(bottleneck=bottlenecks.get("residual", num_codes=4))

@@ -1,0 +1,14 @@
+"""Which positions of sequences count."""
+
+from keras import ops
+
+
+def first(number, x):
+    """True at the first `number` positions of each sequence: (batch,), (batch, n, dim) -> bool (batch, n).
+
+    Example:
+        >>> first(ops.array([2, 0]), ops.zeros((2, 3, 1)))  # [[True, True, False], [False, False, False]]
+    """
+    # Counted, because a functional model does not know the length of which a range would be made.
+    places = ops.cumsum(ops.ones_like(x[..., 0], dtype="int32"), axis=1)
+    return places <= ops.cast(number, "int32")[:, None]

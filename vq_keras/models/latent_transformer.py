@@ -1,0 +1,338 @@
+"""The latent Transformer: some latents one by one, then all tokens of a sentence at once."""
+
+import keras
+from keras import ops
+
+from vq_keras import bottlenecks, generation, metrics  # noqa: F401  A file names a bottleneck's class: see from_config.
+from vq_keras.bottlenecks import replicas
+from vq_keras.errors import InputError
+from vq_keras.layers import (
+    Compressor,
+    Decompressor,
+    GoldAnnealing,
+    ParallelDecoder,
+    SinusoidalPositions,
+    TiedEmbedding,
+    TransformerDecoder,
+    TransformerEncoder,
+)
+from vq_keras.layers.masks import first
+from vq_keras.models.transformer import EOS, PAD, TokenCrossEntropy, count_tokens
+from vq_keras.priors.soft_labels import cross_entropy
+
+DECODERS = ("causal_shifted", "bidirectional")
+# The numbers of latents that the length head tells apart: 1 to so many. The last stands for all above.
+MAX_LATENTS = 64
+
+
+@keras.saving.register_keras_serializable(package="vq_keras")
+class CodeCrossEntropy(keras.layers.Layer):
+    """-log p of each code in nats: samples (batch, n, m), logits (batch, n, num_codes) -> (batch, n), 0 at padding."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, samples, logits):
+        return cross_entropy(samples, logits)
+
+    def compute_output_spec(self, samples, logits):
+        return keras.KerasTensor(samples.shape[:2], dtype="float32")
+
+
+@keras.saving.register_keras_serializable(package="vq_keras")
+class LengthCrossEntropy(keras.layers.Layer):
+    """-log p of the number of latents, 1 to MAX_LATENTS: logits (batch, MAX_LATENTS), (batch,) int32 -> (batch,)."""
+
+    def call(self, logits, num_latents):
+        labels = ops.clip(num_latents, 1, MAX_LATENTS) - 1
+        return cross_entropy(labels[:, None], logits)
+
+
+@keras.saving.register_keras_serializable(package="vq_keras")
+class LatentTransformer(keras.Model):
+    """Translates through a sequence of codes that is 2^n times shorter than the sentence (roy2018 section 3.1).
+
+        source -> encoder -> memory
+        target -> compressor -> latents -> bottleneck -> codes
+        codes, memory -> decompressor -> parallel decoder -> p(target | codes, source)
+        codes so far, memory -> predictor -> p(next code | source)
+        memory -> length head -> p(number of codes | source)
+
+    Training reads the codes off the target; translation predicts them one by one, and then all tokens in one pass. The
+    loss of a step is, in nats,
+
+        mean over tokens -log p(token) + a mean over codes -log p(code) + mean -log p(number of codes)
+            + the bottleneck's losses,        a = 0 while the decoder still gets target tokens (`GoldAnnealing`), then 1
+
+    with soft labels where the bottleneck draws several codes (section 3.2). Padding counts in no loss and in no
+    statistic, and changes no output: the released code lets its predictor learn the codes of padding, too.
+
+    A functional model. Its input is `{"source", "target"}`, int32 (batch, n) and (batch, m), each sentence ending in
+    EOS (1) and padded with 0; m is a multiple of 2^n. Its outputs are what `TokenCrossEntropy` says of each target
+    token; "codes" (batch, latents), -1 at padding; "nll_z" (batch, latents), -log p of each code in nats; and
+    "nll_length" (batch,). Metrics: `nll`, `accuracy`, means over all tokens; `nll_z`, over all codes; `perplexity` and
+    `codes_in_use`.
+
+    Args:
+        vocabulary_size: number of ids.
+        bottleneck: a `Bottleneck` with one codebook.
+        num_compress_steps: n; a latent stands for 2^n tokens. 3 in roy2018, whose table 4 has 4, too.
+        num_encoder_layers: blocks over the source.
+        num_predictor_layers: blocks that predict codes.
+        num_decoder_layers: blocks that decode tokens.
+        hidden_dim: width of the model, even.
+        num_heads: attention heads; must divide `hidden_dim`.
+        feed_forward_dim: units of the hidden layer of each feed-forward part.
+        dropout: of embeddings and residual branches.
+        decoder: "causal_shifted" (as released: position t sees what was decompressed before t) or "bidirectional".
+        annealing_steps: of `GoldAnnealing`; needs the causal decoder, since any other would see what it is to predict.
+        seed: of the annealing.
+
+    Raises:
+        InputError: an argument is out of range.
+
+    Example:
+        >>> bottleneck = bottlenecks.SoftEM(num_codes=64, num_samples=5)
+        >>> model = LatentTransformer(100, bottleneck, 3, 1, 1, 1, hidden_dim=32, num_heads=4, feed_forward_dim=64)
+        >>> source, target = ops.array([[5, 6, 1], [7, 1, 0]]), ops.array([[8, 9, 5, 1, 0, 0, 0, 0]] * 2)
+        >>> model({"source": source, "target": target})["codes"].shape
+        (2, 1)
+        >>> context = model.encode(source)
+        >>> codes = model.predict_latents(context, model.num_latents(context), max_latents=2)
+        >>> model.decode(context, codes).shape
+        (2, 16)
+    """
+
+    def __init__(
+        self,
+        vocabulary_size: int,
+        bottleneck,
+        num_compress_steps: int = 3,
+        num_encoder_layers: int = 6,
+        num_predictor_layers: int = 6,
+        num_decoder_layers: int = 6,
+        hidden_dim: int = 512,
+        num_heads: int = 8,
+        feed_forward_dim: int = 2048,
+        dropout: float = 0.1,
+        decoder: str = "causal_shifted",
+        annealing_steps: int = 0,
+        seed: int | None = None,
+        **kwargs,
+    ):
+        if decoder not in DECODERS:
+            raise InputError(f"decoder is {decoder!r}; give one of {', '.join(DECODERS)}.")
+        if annealing_steps and decoder != "causal_shifted":
+            raise InputError(
+                f"annealing_steps is {annealing_steps}, but a {decoder} decoder would see the target; give 0."
+            )
+        if bottleneck.code_shape((1,)) != (1,):
+            raise InputError("a latent Transformer needs a bottleneck with one code for each latent.")
+        sizes = (num_heads, feed_forward_dim, dropout)
+        embedding = TiedEmbedding(vocabulary_size, hidden_dim, name="embedding")
+        positions = SinusoidalPositions(name="positions")
+        embedding_dropout = keras.layers.Dropout(dropout, name="embedding_dropout")
+        encoder = TransformerEncoder(num_encoder_layers, *sizes, name="encoder")
+        compressor = Compressor(num_compress_steps, dropout, name="compressor")
+        predictor = TransformerDecoder(num_predictor_layers, *sizes, name="predictor")
+        to_code_logits = keras.layers.Dense(bottleneck.num_codes, dtype="float32", name="to_code_logits")
+        to_length_logits = keras.layers.Dense(MAX_LATENTS, dtype="float32", name="to_length_logits")
+        decompressor = Decompressor(num_compress_steps, dropout, name="decompressor")
+        annealing = GoldAnnealing(annealing_steps, seed, name="annealing")
+        stack = TransformerDecoder if decoder == "causal_shifted" else ParallelDecoder
+        token_decoder = stack(num_decoder_layers, *sizes, name="decoder")
+        token_cross_entropy = TokenCrossEntropy(embedding, 0.0, name="cross_entropy")
+        code_cross_entropy = CodeCrossEntropy(dtype="float32", name="code_cross_entropy")
+        length_cross_entropy = LengthCrossEntropy(dtype="float32", name="length_cross_entropy")
+
+        source = keras.Input((None,), dtype="int32", name="source")
+        target = keras.Input((None,), dtype="int32", name="target")
+        # 1. The source.
+        mask = ops.not_equal(source, PAD)
+        memory = encoder(embedding_dropout(positions(embedding(source))), key_mask=mask)
+        # 2. The target's codes.
+        present = ops.not_equal(target, PAD)
+        num_latents = (ops.sum(ops.cast(present, "int32"), axis=1) + 2**num_compress_steps - 1) // 2**num_compress_steps
+        gold = embedding(target) * ops.cast(present, embedding.compute_dtype)[..., None]
+        latents = compressor(gold, num_latents)
+        discrete = bottleneck(latents, mask=first(num_latents, latents))
+        # 3. What predicts them, and their number.
+        quantized = discrete["quantized"]
+        hidden = predictor(embedding_dropout(positions(shifted(quantized))), memory, key_mask=mask)
+        nll_z = code_cross_entropy(discrete["samples"], to_code_logits(hidden))
+        nll_length = length_cross_entropy(to_length_logits(pooled(memory, mask)), num_latents)
+        # 4. All tokens at once.
+        given = annealing(gold, decompressor(quantized, num_latents))
+        if decoder == "causal_shifted":
+            hidden = token_decoder(embedding_dropout(positions(shifted(given))), memory, key_mask=mask)
+        else:
+            x_mask = first(num_latents * 2**num_compress_steps, given)
+            hidden = token_decoder(embedding_dropout(positions(given)), memory, key_mask=mask, x_mask=x_mask)
+        outputs = {
+            **token_cross_entropy(hidden, target),
+            "codes": discrete["codes"],
+            "nll_z": nll_z,
+            "nll_length": nll_length,
+        }
+        super().__init__(inputs={"source": source, "target": target}, outputs=outputs, **kwargs)
+
+        self.vocabulary_size = vocabulary_size
+        self.bottleneck = bottleneck
+        self.num_compress_steps = num_compress_steps
+        self.num_encoder_layers = num_encoder_layers
+        self.num_predictor_layers = num_predictor_layers
+        self.num_decoder_layers = num_decoder_layers
+        self.hidden_dim = hidden_dim
+        self.num_heads = num_heads
+        self.feed_forward_dim = feed_forward_dim
+        self.dropout = dropout
+        self.decoder = decoder
+        self.annealing_steps = annealing_steps
+        self.seed = seed
+        self.embedding, self.positions = embedding, positions
+        self.encoder, self.compressor, self.predictor = encoder, compressor, predictor
+        self.to_code_logits, self.to_length_logits = to_code_logits, to_length_logits
+        self.decompressor, self.annealing, self.token_decoder = decompressor, annealing, token_decoder
+        self._token_means = {"nll": keras.metrics.Mean(name="nll"), "correct": keras.metrics.Mean(name="accuracy")}
+        self._nll_z = keras.metrics.Mean(name="nll_z")
+        self._usage = [
+            metric(bottleneck.num_codes, name=name)
+            for metric, name in ((metrics.Perplexity, "perplexity"), (metrics.CodesInUse, "codes_in_use"))
+        ]
+
+    def compress(self, target):
+        """The codes of target sentences: int32 (batch, m), m a multiple of 2^n -> (batch, m / 2^n), -1 at padding."""
+        present = ops.not_equal(target, PAD)
+        num_latents = -(-ops.sum(ops.cast(present, "int32"), axis=1) // 2**self.num_compress_steps)
+        gold = self.embedding(target) * ops.cast(present, self.embedding.compute_dtype)[..., None]
+        latents = self.compressor(gold, num_latents, training=False)
+        return ops.where(first(num_latents, latents), self.bottleneck.encode(latents), -1)
+
+    def encode(self, source) -> dict:
+        """What translation has to know of source sentences, computed once.
+
+        Args:
+            source: (batch, n) int32.
+
+        Returns:
+            {"memory": (batch, n, hidden_dim), "mask": (batch, n), false at padding}.
+        """
+        mask = ops.not_equal(source, PAD)
+        memory = self.encoder(self.positions(self.embedding(source)), key_mask=mask, training=False)
+        return {"memory": memory, "mask": mask}
+
+    def num_latents(self, context: dict):
+        """The most likely number of codes of each sentence, int32 (batch,)."""
+        logits = self.to_length_logits(pooled(context["memory"], context["mask"]))
+        return 1 + ops.cast(ops.argmax(logits, axis=-1), "int32")
+
+    def predict_latents(self, context: dict, num_latents, max_latents: int, beams: int = 1):
+        """Codes for sentences, predicted one by one.
+
+        Args:
+            context: what `encode` returned.
+            num_latents: (batch,) int32, how many for each sentence, 1 to `max_latents`.
+            max_latents: steps of the loop.
+            beams: of the search; 1 takes the most likely code each time.
+
+        Returns:
+            codes (batch, beams, max_latents) int32, -1 where a sentence has no more, the likeliest first, and their log
+            probabilities (batch, beams).
+        """
+        projected = self.predictor.project_memory(context["memory"])
+
+        def step(previous, position, cache):
+            vectors = self.bottleneck.decode(previous[:, None])[:, 0]
+            x = ops.where(ops.equal(position, 0), ops.zeros_like(vectors), vectors)
+            hidden, cache = self.predictor.step(
+                self.positions.step(x, position), position, cache, projected, context["mask"]
+            )
+            return self.to_code_logits(hidden), cache
+
+        start = ops.zeros_like(num_latents)
+        cache = self.predictor.init_cache(ops.shape(num_latents)[0] * beams, max_latents)
+        if beams == 1:
+            codes, scores = generation.greedy(step, cache, max_latents, start, lengths=num_latents)
+            codes, scores = codes[:, None], scores[:, None]
+        else:
+            codes, scores = generation.beam_search(step, cache, max_latents, start, beams, lengths=num_latents)
+        places = ops.arange(max_latents, dtype="int32")
+        return ops.where(places < num_latents[:, None, None], codes, -1), scores
+
+    def decode(self, context: dict, codes) -> dict:
+        """All tokens of sentences at once.
+
+        Args:
+            context: what `encode` returned.
+            codes: (batch, k, latents) int32, k sequences of codes for each sentence, -1 where there are no more.
+
+        Returns:
+            {"tokens": (batch, k, m) int32, the most likely token at each place up to EOS, then 0, with m = 2^n latents;
+            "log_probs": (batch, k), the sum of their log probabilities given the codes}.
+        """
+        choices, latents = codes.shape[1:]
+        codes = ops.reshape(codes, (-1, latents))
+        num_latents = ops.sum(ops.cast(codes >= 0, "int32"), axis=1)
+        memory, mask = (ops.repeat(context[name], choices, axis=0) for name in ("memory", "mask"))
+        x = self.decompressor(self.bottleneck.decode(codes), num_latents, training=False)
+        if self.decoder == "causal_shifted":
+            hidden = self.token_decoder(self.positions(shifted(x)), memory, key_mask=mask, training=False)
+        else:
+            x_mask = first(num_latents * 2**self.num_compress_steps, x)
+            hidden = self.token_decoder(self.positions(x), memory, key_mask=mask, x_mask=x_mask, training=False)
+        logits = self.embedding(hidden, reverse=True)
+        tokens = ops.cast(ops.argmax(logits, axis=-1), "int32")
+        log_probs = ops.max(logits, axis=-1) - ops.logsumexp(logits, axis=-1)
+        end = ops.cast(ops.equal(tokens, EOS), "int32")
+        kept = ops.logical_and(first(num_latents * 2**self.num_compress_steps, x), ops.cumsum(end, axis=1) - end == 0)
+        tokens = ops.where(kept, tokens, PAD)
+        log_probs = ops.sum(ops.where(kept, log_probs, 0.0), axis=-1)
+        return {
+            "tokens": ops.reshape(tokens, (-1, choices, tokens.shape[-1])),
+            "log_probs": ops.reshape(log_probs, (-1, choices)),
+        }
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        """The loss above; `y` and `sample_weight` are not used."""
+        present = ops.cast(y_pred["codes"] >= 0, "float32")
+        nll_z = ops.sum(y_pred["nll_z"]) / ops.maximum(ops.sum(present), 1.0)
+        loss = ops.sum(y_pred["loss"]) / count_tokens(x)
+        loss = loss + self.annealing.done() * nll_z + ops.mean(y_pred["nll_length"])
+        return replicas.share_of_loss(loss + sum(self.losses))
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        """Tracks the means over all tokens and codes."""
+        count = count_tokens(x)
+        for name, mean in self._token_means.items():
+            mean.update_state(ops.sum(y_pred[name]) / count, sample_weight=count)
+        codes = ops.maximum(ops.sum(ops.cast(y_pred["codes"] >= 0, "float32")), 1.0)
+        self._nll_z.update_state(ops.sum(y_pred["nll_z"]) / codes, sample_weight=codes)
+        for usage in self._usage:
+            usage.update_state(y_pred["codes"])
+        return self.get_metrics_result()
+
+    def get_config(self):
+        names = ("name", "vocabulary_size", "num_compress_steps", "num_encoder_layers", "num_predictor_layers")
+        names += ("num_decoder_layers", "hidden_dim", "num_heads", "feed_forward_dim", "dropout", "decoder")
+        config = {name: getattr(self, name) for name in (*names, "annealing_steps", "seed")}
+        return {**config, "bottleneck": keras.saving.serialize_keras_object(self.bottleneck)}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        bottleneck = keras.saving.deserialize_keras_object(config["bottleneck"], custom_objects)
+        return cls(**{**config, "bottleneck": bottleneck})
+
+
+def shifted(x):
+    """x (batch, n, dim) one position later: zeros, then all but the last."""
+    return ops.pad(x, [[0, 0], [1, 0], [0, 0]])[:, :-1]
+
+
+def pooled(memory, mask):
+    """The mean over the positions that `mask` (batch, n) has, (batch, n, dim) -> (batch, dim), without its gradient.
+
+    The length head reads the memory and does not shape it: what it learns is easy beside translation.
+    """
+    weights = ops.cast(mask, memory.dtype)[..., None]
+    return ops.sum(ops.stop_gradient(memory) * weights, axis=1) / ops.maximum(ops.sum(weights, axis=1), 1.0)
