@@ -248,3 +248,11 @@ def test_a_saved_model_computes_and_trains_the_same(make, tmp_path, rng):
 def test_what_does_not_fit(make, message):
     with pytest.raises(InputError, match=message):
         make()
+
+
+@pytest.mark.parametrize(("make", "scale"), [(lambda: Gaussian(seed=1), 0.14), (lambda: GaussianSamples(3, seed=1), 1)])
+def test_where_the_distribution_starts(make, scale):
+    """For a latent of zero: mean 0, and the standard deviation exp(7 tanh(-4 / 14)) = 0.143, or 1."""
+    draws = call(built(make, SHAPE), np.zeros((2000, 4), "float32"), training=True)["vectors"]
+    assert draws.mean() == pytest.approx(0, abs=0.03 * scale)  # Three standard errors and more of 8,000 draws.
+    assert draws.std() == pytest.approx(np.exp(7 * np.tanh(-4 / 14)) if scale < 1 else 1, rel=0.03)

@@ -37,6 +37,8 @@ class GaussianSamples(Gaussian):
     """
 
     outputs_of_call = ("quantized", "vectors", "log_probs", "log_priors")
+    # The score of a draw is its noise over the standard deviation: narrow ones make VIMCO's gradient noise, too.
+    first_log_variance = 0.0
 
     def __init__(self, num_samples=50, seed=None, **kwargs):
         super().__init__(seed, **kwargs)
