@@ -67,6 +67,7 @@ def test_batches_are_pooled_and_not_averaged():
     assert figures([[0, 0], [1, 1]], 2) == pytest.approx([2, 2, 0.5])
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(
     st.integers(0, 10_000), st.integers(1, 9), st.integers(1, 3), st.lists(st.integers(1, 5), min_size=1, max_size=3)

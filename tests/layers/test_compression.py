@@ -41,6 +41,7 @@ def test_a_padded_sequence_gives_what_it_gives_alone(kind, num_steps):
     per_latent = 2**num_steps
     inside, outside = (per_latent, 1) if kind is Compressor else (1, per_latent)
     x = rng.normal(size=(2, 3 * inside, 8)).astype("float32")
+    layer.build((None, None, 8))  # Not inside of the graph.
     function = compiled(layer)
     both, alone = function(x, np.array([3, 2])), function(x[1:, : 2 * inside], np.array([2]))
     assert both.shape == (2, 3 * outside, 8)

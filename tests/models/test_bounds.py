@@ -54,6 +54,7 @@ def bound_by_hand(whole, x, state):
     return bound, -(special.softmax(log_weights, axis=-1) * log_likelihoods).sum(-1)
 
 
+@pytest.mark.slow
 @ALL
 def test_the_two_terms_are_the_bound_of_the_same_draws(name):
     whole, x = model(name), images()

@@ -105,6 +105,7 @@ def test_cached_prediction_equals_the_forward_pass_and_its_own_score():
     assert (wide[:, 0] >= scores[:, 0] - 1e-5).all()
 
 
+@pytest.mark.slow
 def test_decoding_ends_at_eos_and_decodes_each_choice_like_alone():
     model = make()
     context = model.encode(sentences(6, 6, 4))
@@ -125,6 +126,7 @@ def test_decoding_ends_at_eos_and_decodes_each_choice_like_alone():
                 assert not tokens[ends[0] + 1 :].any()
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_sum_of_its_parts():
     model = make()
     inputs = {"source": sentences(6, 6, 3), "target": sentences(8, 7, 4, seed=1)}
