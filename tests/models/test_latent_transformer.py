@@ -147,7 +147,7 @@ def test_the_loss_is_the_sum_of_its_parts():
 
 @pytest.mark.slow
 def test_it_learns_to_copy_through_its_latents(tmp_path):
-    """Sentences of 4 tokens, two words repeated, from sources that do not tell them: codes have to."""
+    """Sentences of one word three times, from sources that do not tell it: codes have to."""
     rng = np.random.default_rng(0)
     words = rng.integers(2, 6, size=(256, 1))
     target = np.concatenate([np.repeat(words, 3, axis=1), np.ones((256, 1), int)], axis=1).astype("int32")
@@ -158,7 +158,8 @@ def test_it_learns_to_copy_through_its_latents(tmp_path):
     history = model.fit(
         {"source": source, "target": target}, batch_size=32, epochs=30, verbose=0, shuffle=False
     ).history
-    assert history["accuracy"][-1] > 0.95  # Without latents two tokens of four would be guesses of one in four.
+    # The first token sees no latent and is a guess of one in four; without latents the next two would be so, too.
+    assert history["accuracy"][-1] == pytest.approx(0.8125, abs=0.04)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     for ours, theirs in zip(loaded.weights, model.weights, strict=True):
@@ -166,7 +167,7 @@ def test_it_learns_to_copy_through_its_latents(tmp_path):
     np.testing.assert_array_equal(numpy(loaded.compress(target[:8])), numpy(model.compress(target[:8])))
     codes = numpy(model.compress(target)).astype(int)[:, 0]
     tokens = numpy(model.decode(model.encode(source), codes[:, None, None])["tokens"])[:, 0]
-    assert (tokens == target).mean() > 0.95
+    assert (tokens == target)[:, 1:].mean() > 0.95
 
 
 def test_what_does_not_fit():
