@@ -17,7 +17,7 @@ def numbered_pairs(lengths):
         [np.array([10 + 2 * i + side] * (length - 1) + [1], np.int32) for i, length in enumerate(of_side)]
         for side, of_side in enumerate(zip(*lengths, strict=True))
     ]
-    return EncodedPairs(*rows, indices=100 + np.arange(len(lengths)), num_dropped=0)
+    return EncodedPairs(*rows, num_dropped=0)
 
 
 def random_pairs(number, seed=0, longest=40):
@@ -120,8 +120,7 @@ def test_evaluation_holds_every_pair_once(lengths, tokens):
         batches = take(pipeline)
         numbers = [numbers_in(batch) for batch in batches]
         assert sorted(itertools.chain.from_iterable(numbers)) == list(range(len(lengths)))
-        for batch, inside in zip(batches, numbers, strict=True):
-            assert batch["indices"].tolist() == [100 + i for i in inside]
+        for batch in batches:
             assert max(batch["source"].size, batch["target"].size) <= tokens
     shapes = [(batch["source"].shape[1], batch["target"].shape[1]) for batch in batches]
     assert shapes == sorted(shapes)
@@ -139,12 +138,11 @@ def test_long_pairs_are_dropped_and_counted():
     encoded = encode_pairs(CharacterVocabulary(), pairs, max_length=3)
     assert [row.tolist() for row in encoded.sources] == [[97, 1], [99, 99, 1]]
     assert [row.tolist() for row in encoded.targets] == [[65, 1], [67, 67, 1]]
-    assert encoded.indices.tolist() == [0, 2]
     assert encoded.num_dropped == 2
     everything = encode_pairs(CharacterVocabulary(), pairs)
-    assert (len(everything.sources), everything.indices.tolist(), everything.num_dropped) == (4, [0, 1, 2, 3], 0)
+    assert (len(everything.sources), everything.num_dropped) == (4, 0)
     (batch,) = take(evaluation_batches(encoded, 64))
-    assert batch["indices"].tolist() == [0, 2]
+    np.testing.assert_array_equal(batch["source"], [[97, 1, 0, 0, 0, 0, 0, 0], [99, 99, 1, 0, 0, 0, 0, 0]])
     with pytest.raises(InputError, match="None of the 4 pairs has at most 1 ids a side: raise max_length"):
         encode_pairs(CharacterVocabulary(), pairs, max_length=1)
 

@@ -24,13 +24,11 @@ class EncodedPairs:
     Args:
         sources: for each pair int32 (length,), ending in EOS.
         targets: the same.
-        indices: (num_pairs,) where each pair stood among those that were encoded.
-        num_dropped: how many of those are missing because they were too long.
+        num_dropped: how many of those that were to be encoded are missing because they were too long.
     """
 
     sources: list[np.ndarray]
     targets: list[np.ndarray]
-    indices: np.ndarray
     num_dropped: int
 
 
@@ -61,9 +59,7 @@ def encode_pairs(vocabulary: Vocabulary, pairs: Pairs, max_length: int | None = 
         kept = [i for i in kept if max(len(sources[i]), len(targets[i])) <= max_length]
     if not kept:
         raise InputError(f"None of the {len(sources):,} pairs has at most {max_length} ids a side: raise max_length.")
-    return EncodedPairs(
-        [sources[i] for i in kept], [targets[i] for i in kept], np.array(kept), len(sources) - len(kept)
-    )
+    return EncodedPairs([sources[i] for i in kept], [targets[i] for i in kept], len(sources) - len(kept))
 
 
 def training_batches(
@@ -103,7 +99,7 @@ def training_batches(
     Example:
         >>> lengths = np.random.default_rng(0).integers(2, 30, 1000)
         >>> rows = [np.ones(length, np.int32) for length in lengths]
-        >>> batches = training_batches(EncodedPairs(rows, rows, np.arange(1000), 0), tokens_per_batch=512, seed=0)
+        >>> batches = training_batches(EncodedPairs(rows, rows, 0), tokens_per_batch=512, seed=0)
         >>> sorted(next(iter(batches)))
         ['source', 'target']
     """
@@ -127,17 +123,16 @@ def evaluation_batches(pairs: EncodedPairs, tokens_per_batch: int, target_multip
         target_multiple: as for `training_batches`.
 
     Returns:
-        As `training_batches`, but finite, and with "indices": int32 (batch,), where each pair stood among those that
-        were encoded, so that outputs can be put back in order.
+        As `training_batches`, but finite.
 
     Raises:
         InputError: as `training_batches`.
 
     Example:
         >>> rows = [np.ones(length, np.int32) for length in (20, 3, 4)]
-        >>> pairs = EncodedPairs(rows, rows, np.arange(3), 0)
-        >>> [np.asarray(batch["indices"]).tolist() for batch in evaluation_batches(pairs, tokens_per_batch=32)]
-        [[1, 2], [0]]
+        >>> pairs = EncodedPairs(rows, rows, 0)
+        >>> [batch["target"].shape for batch in evaluation_batches(pairs, tokens_per_batch=32)]
+        [(2, 8), (1, 24)]
     """
     batches = []
     for bucket in _buckets(pairs, tokens_per_batch, _NUM_BUCKETS, target_multiple):
@@ -146,9 +141,9 @@ def evaluation_batches(pairs: EncodedPairs, tokens_per_batch: int, target_multip
 
     def batch(index):
         bucket, chosen = batches[index]
-        return {**_padded_batch(pairs, bucket, chosen), "indices": pairs.indices[chosen].astype(np.int32)}
+        return _padded_batch(pairs, bucket, chosen)
 
-    return pipeline(batch, len(batches), {**_SIGNATURE, "indices": ((None,), np.int32)})
+    return pipeline(batch, len(batches), _SIGNATURE)
 
 
 _SIGNATURE = {"source": ((None, None), np.int32), "target": ((None, None), np.int32)}

@@ -14,6 +14,7 @@ from vq_keras.data.translation_data import Pairs
 from vq_keras.errors import InputError
 from vq_keras.training.files import replace_file
 
+# A sentence ends in EOS, which is also what its decoder reads first.
 PAD, EOS, UNKNOWN = 0, 1, 2
 FILE = "vocabulary.model"
 

@@ -144,7 +144,7 @@ class CausalSelfAttention(SelfAttention):
         query, key, value = (
             ops.reshape(y, (-1, self.num_heads, 1, self.head_dim)) for y in ops.split(self.project_in(x), 3, axis=-1)
         )
-        num_slots = cache["keys"].shape[2]
+        num_slots = ops.shape(cache["keys"])[2]
         slots = ops.arange(num_slots, dtype="int32")
         # where() and no slice update: on TensorFlow that is an XLA operation, which TF Serving refuses to run.
         here = ops.equal(slots, position % num_slots)[:, None]

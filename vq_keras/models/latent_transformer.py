@@ -5,6 +5,7 @@ from keras import ops
 
 from vq_keras import bottlenecks, generation, metrics  # noqa: F401  A file names a bottleneck's class: see from_config.
 from vq_keras.bottlenecks import replicas
+from vq_keras.data.vocabulary import EOS, PAD
 from vq_keras.errors import InputError
 from vq_keras.layers import (
     Compressor,
@@ -17,7 +18,7 @@ from vq_keras.layers import (
     TransformerEncoder,
 )
 from vq_keras.layers.masks import first
-from vq_keras.models.transformer import EOS, PAD, TokenCrossEntropy, count_tokens
+from vq_keras.models.transformer import TokenCrossEntropy, count_tokens
 from vq_keras.priors.soft_labels import cross_entropy
 
 DECODERS = ("causal_shifted", "bidirectional")
@@ -271,7 +272,7 @@ class LatentTransformer(keras.Model):
             {"tokens": (batch, k, m) int32, the most likely token at each place up to EOS, then 0, with m = 2^n latents;
             "log_probs": (batch, k), the sum of their log probabilities given the codes}.
         """
-        choices, latents = codes.shape[1:]
+        choices, latents = ops.shape(codes)[1:]
         codes = ops.reshape(codes, (-1, latents))
         num_latents = ops.sum(ops.cast(codes >= 0, "int32"), axis=1)
         memory, mask = (ops.repeat(context[name], choices, axis=0) for name in ("memory", "mask"))
@@ -289,7 +290,7 @@ class LatentTransformer(keras.Model):
         tokens = ops.where(kept, tokens, PAD)
         log_probs = ops.sum(ops.where(kept, log_probs, 0.0), axis=-1)
         return {
-            "tokens": ops.reshape(tokens, (-1, choices, tokens.shape[-1])),
+            "tokens": ops.reshape(tokens, (-1, choices, latents * 2**self.num_compress_steps)),
             "log_probs": ops.reshape(log_probs, (-1, choices)),
         }
 

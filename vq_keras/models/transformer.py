@@ -4,11 +4,9 @@ import keras
 from keras import ops
 
 from vq_keras.bottlenecks import replicas
+from vq_keras.data.vocabulary import EOS, PAD
 from vq_keras.errors import InputError
 from vq_keras.layers import SinusoidalPositions, TiedEmbedding, TransformerDecoder, TransformerEncoder
-
-# Ids that every vocabulary has. A sentence ends in EOS, which is also what its decoder reads first.
-PAD, EOS = 0, 1
 
 # "base" is that of Vaswani et al. 2017, table 3. "shallow_decoder" moves layers from the decoder, which runs once for
 # each token, to the encoder, which runs once (Kasai et al. 2021, "Deep Encoder, Shallow Decoder"). "small" is for the

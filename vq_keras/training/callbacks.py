@@ -60,26 +60,35 @@ class StepCallback(keras.callbacks.Callback):
 
 
 class ConsoleProgress(StepCallback):
-    """Step, loss, metrics, images per second of the recent past and time left, on standard error.
+    """Step, loss, metrics, speed in the recent past and time left, on standard error.
 
     A terminal gets one line that is kept up to date; anything else gets a plain line for each interval.
 
     Args:
         steps: steps in the whole run.
-        batch_size: images in a step.
+        batch_size: what a step trains on, in units.
         columns: names of the metrics to show after the loss; those that the model does not have are left out.
         name: what is being trained.
+        unit: what the speed counts.
     """
 
     # Steps over which the speed is taken: enough to smooth it, few enough to follow it.
     RECENT = 100
 
-    def __init__(self, steps: int, batch_size: int, columns: Sequence[str] = (), name: str = "training"):
+    def __init__(
+        self,
+        steps: int,
+        batch_size: int,
+        columns: Sequence[str] = (),
+        name: str = "training",
+        unit: str = "images",
+    ):
         super().__init__()
         self.steps = steps
         self.batch_size = batch_size
         self.columns = ("loss", *columns)
         self.name = name
+        self.unit = unit
         self._ticks: deque[tuple[float, int]] = deque(maxlen=self.RECENT + 1)
         self._progress: Progress | None = None
 
@@ -124,7 +133,7 @@ class ConsoleProgress(StepCallback):
         if rate:
             left = round((self.steps - self.step) / rate)
             figures += [
-                f"{rate * self.batch_size:.0f} images/s",
+                f"{rate * self.batch_size:.0f} {self.unit}/s",
                 f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left",
             ]
         return "  ".join(figures)
@@ -146,7 +155,9 @@ class TensorBoardLog(StepCallback):
         directory: where the event files are.
         images: called without arguments at the end of an interval; gives pictures by name, uint8
             `(height, width, channels)`, for example from `vq_keras.plots.reconstruction_grid`.
-        image_steps: pictures are written at the end of each interval that reaches a multiple of this many steps.
+        image_steps: pictures and texts are written at the end of each interval that reaches a multiple of this many
+            steps.
+        texts: called as `images`; gives texts in Markdown by name.
     """
 
     def __init__(
@@ -154,11 +165,13 @@ class TensorBoardLog(StepCallback):
         directory: str | Path,
         images: Callable[[], Mapping[str, np.ndarray]] | None = None,
         image_steps: int = 1000,
+        texts: Callable[[], Mapping[str, str]] | None = None,
     ):
         super().__init__()
         self.directory = Path(directory)
         self.images = images
         self.image_steps = image_steps
+        self.texts = texts
         self._writer: SummaryWriter | None = None
 
     def on_train_begin(self, logs=None):
@@ -171,9 +184,11 @@ class TensorBoardLog(StepCallback):
         for name, value in (logs or {}).items():
             self._writer.add_scalar(name, value, self.step)
         self._writer.add_scalar("learning_rate", float(self.model.optimizer.learning_rate), self.step)
-        if self.images and self.step // self.image_steps > self._interval_start // self.image_steps:
-            for name, picture in self.images().items():
+        if self.step // self.image_steps > self._interval_start // self.image_steps:
+            for name, picture in (self.images() if self.images else {}).items():
                 self._writer.add_image(name, picture, self.step, dataformats="HWC")
+            for name, text in (self.texts() if self.texts else {}).items():
+                self._writer.add_text(name, text, self.step)
         self._writer.flush()
 
     def close(self) -> None:

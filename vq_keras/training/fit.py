@@ -39,6 +39,7 @@ def fit(
     interval: int = 100,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     keep: int = 2,
+    validation: Iterable | None = None,
 ) -> list[dict[str, float]]:
     """Trains a model for `steps` steps, or for those of them that an earlier call has not made.
 
@@ -62,6 +63,8 @@ def fit(
         callbacks: those of `vq_keras.training.callbacks`, or others of Keras.
         keep: how many of the latest checkpoints stay; the second is for the case that the last is damaged, more are
             for `Checkpoints.restore_mean`. Each is as large as weights and optimizer together.
+        validation: finite batches; the metrics over all of them at the end of each interval are "val_..." in the
+            history.
 
     Returns:
         The history since step 0: a dictionary for each interval with "step", its last, and the metrics.
@@ -113,6 +116,7 @@ def fit(
             steps_per_epoch=interval,
             epochs=math.ceil((steps - step) / interval),
             callbacks=callbacks,
+            validation_data=validation,
             shuffle=False,
             verbose=0,
         )

@@ -1,0 +1,116 @@
+"""From source ids to the best target ids that a translation model has, as Keras models that compile and export."""
+
+import keras
+from keras import ops
+
+from vq_keras import generation
+from vq_keras.data.vocabulary import EOS
+from vq_keras.errors import InputError
+
+# A target has at most so many tokens more than its source (Vaswani et al. 2017, section 6.1).
+MORE_TOKENS = 50
+
+
+class AutoregressiveSearch(keras.Model):
+    """The likeliest translations of a `Transformer`, token by token.
+
+    Args:
+        model: the trained model.
+        beams: 1 takes the likeliest token each time; more search with so many open sentences.
+        length_penalty: of the beam search, as `generation.beam_search` has it. 0.6 and 4 beams are those of Vaswani
+            et al. 2017.
+
+    Shapes:
+        input: source ids int32 (batch, n), each row ending in EOS and padded with 0. Output {"tokens": int32
+        (batch, n + 50), each row ending in EOS and padded with 0, "scores": float32 (batch,)}, log probabilities in
+        nats, over the length penalty where there are beams.
+
+    Example:
+        >>> search = AutoregressiveSearch(model, beams=4)
+        >>> search.predict_on_batch(source)["tokens"]
+    """
+
+    def __init__(self, model, beams: int = 1, length_penalty: float = 0.6, **kwargs):
+        super().__init__(**kwargs)
+        if beams < 1:
+            raise InputError(f"beams is {beams}; give at least 1.")
+        self.model = model
+        self.beams = beams
+        self.length_penalty = length_penalty
+
+    def call(self, source):
+        rows, length = ops.shape(source)[0], ops.shape(source)[1] + MORE_TOKENS
+        context = self.model.encode(source)
+        cache = self.model.init_cache(rows * self.beams, length)
+        start = ops.full((rows,), EOS, dtype="int32")
+
+        def step(previous, position, cache):
+            return self.model.step(previous, position, cache, context)
+
+        if self.beams == 1:
+            tokens, scores = generation.greedy(step, cache, length, start, end=EOS)
+        else:
+            tokens, scores = generation.beam_search(
+                step, cache, length, start, self.beams, EOS, self.length_penalty, best=1
+            )
+            tokens, scores = tokens[:, 0], scores[:, 0]
+        return {"tokens": tokens, "scores": scores}
+
+
+class LatentSearch(keras.Model):
+    """Translations of a `LatentTransformer`: the codes one by one, then all tokens at once.
+
+    With several candidates this is what Gu et al. 2018 call noisy parallel decoding, for codes: the likeliest code
+    sequences of a beam search are all decoded, as one batch, and the likeliest translation is kept, by the probability
+    of its codes and its tokens given them, or by that of a judge, which reads all candidates in one pass.
+
+    Args:
+        model: the trained model.
+        candidates: code sequences a sentence; 1 takes the likeliest code each time.
+        judge: an autoregressive `Transformer` with the same vocabulary, whose probability decides.
+        length: "learned", by the model's length head, or "double": two tokens for each of the source, the rule of the
+            released code of roy2018.
+
+    Shapes:
+        input: source ids int32 (batch, n), each row ending in EOS and padded with 0. Output {"tokens": int32
+        (batch, m), each row padded with 0, "scores": float32 (batch,)}, log probabilities in nats.
+
+    Example:
+        >>> search = LatentSearch(model, candidates=4, judge=teacher)
+        >>> search.predict_on_batch(source)["tokens"]
+    """
+
+    LENGTHS = ("learned", "double")
+
+    def __init__(self, model, candidates: int = 1, judge=None, length: str = "learned", **kwargs):
+        super().__init__(**kwargs)
+        if candidates < 1:
+            raise InputError(f"candidates is {candidates}; give at least 1.")
+        if judge is not None and candidates == 1:
+            raise InputError("a judge has nothing to choose from with one candidate; give more.")
+        if length not in self.LENGTHS:
+            raise InputError(f"length is {length!r}; give one of {', '.join(self.LENGTHS)}.")
+        self.model = model
+        self.candidates = candidates
+        self.judge = judge
+        self.length = length
+
+    def call(self, source):
+        tokens_a_latent = 2**self.model.num_compress_steps
+        max_latents = -(-2 * ops.shape(source)[1] // tokens_a_latent)
+        context = self.model.encode(source)
+        if self.length == "learned":
+            num_latents = ops.minimum(self.model.num_latents(context), max_latents)
+        else:
+            words = ops.sum(ops.cast(context["mask"], "int32"), axis=1)
+            num_latents = -(-2 * words // tokens_a_latent)
+        codes, code_scores = self.model.predict_latents(context, num_latents, max_latents, self.candidates)
+        decoded = self.model.decode(context, codes)
+        tokens, scores = decoded["tokens"], code_scores + decoded["log_probs"]
+        if self.judge is not None:
+            candidates = ops.reshape(tokens, (-1, ops.shape(tokens)[2]))
+            scores = self.judge.score(ops.repeat(source, self.candidates, axis=0), candidates)
+            scores = ops.reshape(scores, (-1, self.candidates))
+        best = ops.argmax(scores, axis=1)[:, None]
+        tokens = ops.take_along_axis(tokens, best[..., None], axis=1)[:, 0]
+        return {"tokens": tokens, "scores": ops.take_along_axis(scores, best, axis=1)[:, 0]}

@@ -1,0 +1,147 @@
+"""What training any translator takes: data and vocabulary, a run that resumes, and its figures on the test set."""
+
+import dataclasses
+import json
+from collections.abc import Callable
+
+import keras
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from vq_keras import plots
+from vq_keras.data import translation
+from vq_keras.data.pair_batches import EncodedPairs, encode_pairs, evaluation_batches, training_batches
+from vq_keras.data.translation_data import TranslationData
+from vq_keras.data.vocabulary import FILE, Vocabulary
+from vq_keras.training import runs
+from vq_keras.training.callbacks import ConsoleProgress, StopOnFailure, TensorBoardLog
+from vq_keras.training.checkpoints import Checkpoints
+from vq_keras.training.files import replace_file
+from vq_keras.training.fit import fit, make_deterministic
+from vq_keras.training.schedules import WarmupDecay
+from vq_keras.training.translation_config import TranslationConfig
+from vq_keras.translation_quality import quality
+from vq_keras.translator import Translator
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Corpus:
+    """A set of translations with the vocabulary and as ids."""
+
+    data: TranslationData
+    vocabulary: Vocabulary
+    train: EncodedPairs
+    validation: EncodedPairs
+
+
+def load(config: TranslationConfig) -> Corpus:
+    """Loads the pairs, and takes the vocabulary of the run, or the one given, or trains one."""
+    files = {name: getattr(config, name) for name in ("train", "validation", "test")}
+    data = translation.load(config.dataset, data_dir=config.data_dir, languages=config.languages, **files)
+    if (config.run_dir / FILE).exists():
+        vocabulary = Vocabulary.load(config.run_dir / FILE)
+    elif config.vocabulary is not None:
+        vocabulary = Vocabulary.load(config.vocabulary)
+    else:
+        vocabulary = Vocabulary.train(data.train, config.vocabulary_size)
+    train = encode_pairs(vocabulary, data.train, config.max_length)
+    if train.num_dropped:
+        print(
+            f"{train.num_dropped:,} of {len(data.train.sources):,} training pairs have more than {config.max_length} "
+            "subwords on a side and are left out."
+        )
+    return Corpus(data, vocabulary, train, encode_pairs(vocabulary, data.validation, config.max_length))
+
+
+def train(
+    config: TranslationConfig,
+    corpus: Corpus,
+    make_model: Callable[[], keras.Model],
+    make_search: Callable[[keras.Model], keras.Model],
+    columns=("nll", "accuracy"),
+    num_codes: int | None = None,
+    target_multiple: int = 8,
+):
+    """Trains a translator, or goes on where a killed run of the same configuration was.
+
+    Args:
+        config: of the run.
+        corpus: what `load` gave.
+        make_model: makes the model; called once, when seed and precision are set.
+        make_search: the search for the sample translations of TensorBoard.
+        columns: metrics to show.
+        num_codes: of the codebook, to be watched for a collapse; None if the model has none.
+        target_multiple: what targets are padded to multiples of.
+
+    Returns:
+        The model, with the mean of the weights of its last checkpoints, and saved in the run's folder.
+    """
+    keras.config.set_dtype_policy(config.precision)
+    make_deterministic(config.seed)
+    model = make_model()
+    # The steps of the released code's Adam, but for its second moments, which forget faster (Vaswani et al. 2017).
+    warmup = min(config.warmup_steps, config.steps // 2)  # A short run still sees its peak.
+    schedule = WarmupDecay(config.learning_rate, max(1, warmup), max(2, config.steps), config.schedule)
+    model.compile(keras.optimizers.Adam(schedule, beta_2=0.98, epsilon=1e-9))
+
+    elsewhere = ("run_dir", "data_dir", "train", "validation", "test", "vocabulary")
+    decisive = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
+    decisive |= {"vocabulary": corpus.vocabulary.fingerprint, "backend": keras.backend.backend()}
+    decisive["languages"] = list(config.languages)
+    # The folder is made when nothing is left that could be wrong with the configuration.
+    runs.claim(config.run_dir, decisive)
+    corpus.vocabulary.save(config.run_dir / FILE)
+
+    translator = Translator(make_search(model), corpus.vocabulary, config.max_length)
+    sources, references = (side[:8] for side in corpus.data.validation)
+
+    def samples():
+        found = [each.text for each in translator.translate(sources)]
+        rows = [f"| {' | '.join(row)} |" for row in zip(sources, references, found, strict=True)]
+        return {"translations": "\n".join(["| source | reference | translation |", "| --- | --- | --- |", *rows])}
+
+    history = fit(
+        model,
+        lambda start_step: training_batches(
+            corpus.train, config.tokens_per_batch, config.seed, start_step, target_multiple=target_multiple
+        ),
+        config.steps,
+        config.run_dir,
+        config.interval,
+        callbacks=[
+            StopOnFailure(num_codes=num_codes),
+            ConsoleProgress(
+                config.steps, config.tokens_per_batch, (*columns, "val_nll"), config.run_dir.name, "tokens"
+            ),
+            TensorBoardLog(config.run_dir / "tensorboard", texts=samples),
+        ],
+        keep=max(2, config.average),
+        validation=evaluation_batches(corpus.validation, config.tokens_per_batch, target_multiple),
+    )
+    plots.learning_curves(config.run_dir / "curves.png", history)
+    Checkpoints(config.run_dir / "checkpoints").restore_mean(model, config.average)
+    runs.save_model(model, config.run_dir)
+    return model
+
+
+def report(config: TranslationConfig, corpus: Corpus, searches: dict[str, keras.Model]) -> None:
+    """Translates the test set with each search: prints the figures, and writes them and the translations.
+
+    Args:
+        config: of the run.
+        corpus: what `load` gave.
+        searches: by names for files and figures.
+    """
+    figures = {}
+    sources, references = corpus.data.test
+    table = Table("test set", "BLEU", "chrF")
+    for name, search in searches.items():
+        translator = Translator(search, corpus.vocabulary, config.max_length)
+        texts = [each.text for each in translator.translate(sources, lambda batches, name=name: track(batches, name))]
+        replace_file(config.run_dir / f"test.{name}.txt", "".join(f"{text}\n" for text in texts).encode())
+        figures[name] = quality(texts, references)
+        table.add_row(name, f"{figures[name]['bleu']:.2f}", f"{figures[name]['chrf']:.2f}")
+    replace_file(config.run_dir / "metrics.json", (json.dumps(figures, indent=2) + "\n").encode())
+    Console().print(table)
+    print(f"{figures[name]['bleu_signature']}; model, translations and metrics.json: {config.run_dir}")

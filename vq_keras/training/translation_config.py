@@ -1,0 +1,69 @@
+"""The command line that the recipes of translators have in common; light to import, so that --help is quick."""
+
+import dataclasses
+from pathlib import Path
+
+from vq_keras.errors import InputError
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+@dataclasses.dataclass(frozen=True)
+class TranslationConfig:
+    """What the recipes of translators ask for in common."""
+
+    dataset: str = "numbers"
+    """Pairs of sentences: numbers (English numbers, dates and times in German, made on the spot), files, or a set of
+    TensorFlow Datasets with its configuration, such as wmt14_translate/de-en."""
+    train: tuple[Path, Path] | None = None
+    """For files: the file of sources and that of targets to train on, a sentence a line, maybe compressed by gzip."""
+    validation: tuple[Path, Path] | None = None
+    """The same, to watch the training by."""
+    test: tuple[Path, Path] | None = None
+    """The same, to report on."""
+    data_dir: Path | None = None
+    """For TensorFlow Datasets: where they are."""
+    languages: tuple[str, str] = ("en", "de")
+    """For TensorFlow Datasets: of sources and targets."""
+    run_dir: Path | None = None
+    """The run's folder; runs/DATASET-ARCHITECTURE where not given, with the bottleneck where there is one."""
+
+    vocabulary: Path | None = None
+    """A vocabulary to use, such as a teacher's; one is trained on the training pairs where not given."""
+    vocabulary_size: int = 4000
+    """Subwords of the vocabulary that is trained."""
+    max_length: int = 100
+    """Pairs with more subwords on a side are not trained on; longer sources are cut in translation."""
+
+    steps: int = 8000
+    """Training steps."""
+    tokens_per_batch: int = 4096
+    """Subwords in a step, with padding, of sources or targets, whichever are more."""
+    learning_rate: float = 5e-3
+    """Peak of Adam's learning rate."""
+    warmup_steps: int = 2000
+    """Steps over which the learning rate rises to its peak."""
+    schedule: str = "rsqrt"
+    """What follows: rsqrt (inverse square root of the step) or exponential (to a tenth at the end of the run)."""
+    average: int = 10
+    """The model is the mean of its weights in so many last checkpoints."""
+    precision: str = "float32"
+    """float32, mixed_bfloat16 or mixed_float16."""
+    seed: int = 0
+    """Of weights, data order and draws."""
+    interval: int = 250
+    """Steps from one row of history and checkpoint to the next."""
+
+    def check(self):
+        """Raises `InputError` for a number that is out of range."""
+        for name in ("steps", "tokens_per_batch", "warmup_steps", "average", "interval"):
+            if getattr(self, name) < 1:
+                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 1 or more.")
+        if self.precision not in PRECISIONS:
+            raise InputError(f"--precision is {self.precision!r}; give one of {', '.join(PRECISIONS)}.")
+        checkpoints = -(-self.steps // self.interval)
+        if self.average > checkpoints:
+            raise InputError(
+                f"--average is {self.average}, but the run has {checkpoints} checkpoints: "
+                "give fewer, or a shorter --interval."
+            )
