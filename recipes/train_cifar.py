@@ -1,7 +1,6 @@
 """Trains, evaluates and samples a discrete autoencoder of images with its latent predictor."""
 
 import dataclasses
-import json
 import os
 import sys
 from pathlib import Path
@@ -34,14 +33,6 @@ SIZES = {
     "small": Sizes(256, 8 / 512, 2e-3, "joint", 3, 64, 2, 64, 0.0),
     "oord2017": Sizes(512, 64 / 512, 2e-4, "after", 6, 512, 8, 256, 0.1),
     "roy2018": Sizes(256, 1.0, 5e-4, "joint", 6, 512, 8, 256, 0.1),
-}
-# What the options below mean something for, beside num_codes.
-OWN_OPTIONS = {
-    "vector_quantizer": ("update", "decay", "commitment_weight", "seed"),
-    "soft_em": ("num_samples", "temperature", "decay", "commitment_weight", "seed"),
-    **dict.fromkeys(("gumbel_softmax", "semantic_hashing", "product", "residual", "grouped_residual"), ("seed",)),
-    **dict.fromkeys(("residual_finite_scalar", "sim_vq", "cosine", "random_projection", "gaussian"), ("seed",)),
-    **dict.fromkeys(("categorical_samples", "gaussian_samples"), ("num_samples", "seed")),
 }
 # oord2017 section 4.1 trains VIMCO with 50 samples; roy2018 soft EM on images with 5.
 NUM_SAMPLES = {"categorical_samples": 50, "gaussian_samples": 50}
@@ -159,32 +150,19 @@ def resolve(config):
 
 
 def make_bottleneck(config):
-    """The bottleneck; with learned maps around it where it fixes the dimensions of its latents."""
-    import keras
-
-    from vq_keras import bottlenecks
     from vq_keras.models import architectures
+    from vq_keras.training import bottleneck_options
 
-    try:
-        more = json.loads(config.bottleneck_arguments)
-    except ValueError:
-        raise InputError(f"--bottleneck-arguments is {config.bottleneck_arguments!r}, which is no JSON.") from None
-    arguments = {} if config.bottleneck in bottlenecks.CONTINUOUS else {"num_codes": config.num_codes}
-    arguments |= {name: getattr(config, name) for name in OWN_OPTIONS.get(config.bottleneck, ())}
-    if config.bottleneck == "gumbel_softmax":
-        # Its own default cools down in 5,000 steps, whatever the length of the run.
-        arguments["temperature"] = keras.optimizers.schedules.PolynomialDecay(1.2, config.steps, 0.2)
+    options = dataclasses.asdict(config)
     if config.codebooks == "separate":
-        arguments["num_codebooks"] = architectures.LATENTS_PER_POSITION
-    try:
-        bottleneck = bottlenecks.get(config.bottleneck, **arguments | more)
-    except (TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{config.bottleneck} does not take {arguments | more}: {error}") from None
-    needed = getattr(bottleneck, "latent_dim", None)
-    fits = needed in (None, architectures.get(config.architecture).latent_dim)
-    return bottleneck if fits else bottlenecks.Projected(bottleneck)
+        options["num_codebooks"] = architectures.LATENTS_PER_POSITION
+    return bottleneck_options.make_bottleneck(
+        config.bottleneck,
+        options,
+        config.bottleneck_arguments,
+        config.steps,
+        architectures.get(config.architecture).latent_dim,
+    )
 
 
 def make_model(config, image_shape, bottleneck):

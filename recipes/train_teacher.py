@@ -23,8 +23,6 @@ class Config(TranslationConfig):
 
     architecture: str = "small"
     """small (4 + 4 layers of width 128), base (6 + 6 of 512), shallow_decoder (12 + 1 of 512)."""
-    dropout: float | None = None
-    """Of embeddings and residual branches; by architecture: small 0.3, others 0.1."""
     label_smoothing: float = 0.1
     """Share of a label that is spread over the vocabulary."""
 
@@ -34,12 +32,9 @@ def resolve(config):
     from vq_keras.models import transformer
 
     config.check()
-    dropout = transformer.preset(config.architecture)["dropout"]
-    return dataclasses.replace(
-        config,
-        run_dir=config.run_dir or Path("runs") / f"{config.dataset.replace('/', '-')}-{config.architecture}",
-        dropout=dropout if config.dropout is None else config.dropout,
-    )
+    transformer.preset(config.architecture)
+    default = Path("runs") / f"{config.dataset.replace('/', '-')}-{config.architecture}"
+    return dataclasses.replace(config, run_dir=config.run_dir or default)
 
 
 def run(config):

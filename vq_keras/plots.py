@@ -17,6 +17,8 @@ PAPER = 255
 CURVES = {
     "loss": "loss",
     "bits_per_dim": "bits/dim",
+    "val_nll": "nats a token, validation",
+    "nll_z": "nats a code",
     "codes_in_use": "codes in use",
     "perplexity": "perplexity of the codes",
 }
@@ -103,7 +105,7 @@ def save_grid(path: str | Path, images: np.ndarray, columns: int, scale: int = 3
 
 
 def learning_curves(path: str | Path, history: Sequence[Mapping[str, float]], title: str = "") -> None:
-    """Draws loss, bits/dim, codes in use and perplexity against the step, each in a panel of its own, as a PNG file.
+    """Draws the metrics of `CURVES` against the step, each in a panel of its own, as a PNG file.
 
     Args:
         path: the file to write.
@@ -117,7 +119,7 @@ def learning_curves(path: str | Path, history: Sequence[Mapping[str, float]], ti
     names = [name for name in CURVES if any(name in row for row in history)]
     if not names:
         raise InputError(f"The history has none of the metrics that can be drawn: {', '.join(CURVES)}.")
-    columns = 2 if len(names) == 4 else len(names)
+    columns = len(names) if len(names) < 4 else 2 if len(names) == 4 else 3
     rows = -(-len(names) // columns)
     figure = Figure(figsize=(4.5 * columns, 3 * rows), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
@@ -135,6 +137,36 @@ def learning_curves(path: str | Path, history: Sequence[Mapping[str, float]], ti
             axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
+    file = io.BytesIO()
+    figure.savefig(file, format="png")
+    replace_file(path, file.getvalue())
+
+
+def quality_against_latency(path: str | Path, figures: Mapping[str, Mapping[str, float]]) -> None:
+    """Draws translators as points, BLEU over the median latency of a sentence, as a PNG file.
+
+    Args:
+        path: the file to write.
+        figures: for each translator by name "bleu" and "median_ms".
+
+    Raises:
+        InputError: there are no figures.
+    """
+    if not figures:
+        raise InputError("There are no figures to draw.")
+    figure = Figure(figsize=(8, 4.5), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for name, row in figures.items():
+        axes.plot(row["median_ms"], row["bleu"], "o", label=name)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.set_xlabel("median latency of a sentence alone, ms")
+    axes.set_ylabel("BLEU")
+    axes.grid(alpha=0.3, which="both")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
     file = io.BytesIO()
     figure.savefig(file, format="png")
     replace_file(path, file.getvalue())

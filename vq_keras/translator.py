@@ -13,7 +13,7 @@ _MULTIPLE = 8
 
 
 class Translation(NamedTuple):
-    """A sentence's translation; its score, as the search gives it; and whether the sentence was cut to be translated."""
+    """A sentence's translation, its score as the search gives it, and whether the sentence was cut to be translated."""
 
     text: str
     score: float

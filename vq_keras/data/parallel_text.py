@@ -33,7 +33,7 @@ def read(source_path: str | os.PathLike, target_path: str | os.PathLike) -> Pair
         >>> read("/tmp/en.txt", "/tmp/de.txt")
         Pairs(sources=['two books'], targets=['zwei Bücher'])
     """
-    sources, targets = _lines(pathlib.Path(source_path)), _lines(pathlib.Path(target_path))
+    sources, targets = read_side(source_path), read_side(target_path)
     if len(sources) != len(targets):
         raise InputError(
             f"{source_path} has {len(sources):,} lines and {target_path} has {len(targets):,}: "
@@ -42,7 +42,9 @@ def read(source_path: str | os.PathLike, target_path: str | os.PathLike) -> Pair
     return Pairs(sources, targets)
 
 
-def _lines(path: pathlib.Path) -> list[str]:
+def read_side(path: str | os.PathLike) -> list[str]:
+    """The sentences of one file, by the rules of `read`."""
+    path = pathlib.Path(path)
     content = _content(path).removeprefix(codecs.BOM_UTF8).removesuffix(b"\n")
     if not content:
         raise InputError(f"{path} is empty: it must hold a sentence a line.")

@@ -22,8 +22,47 @@ from vq_keras.models.transformer import TokenCrossEntropy, count_tokens
 from vq_keras.priors.soft_labels import cross_entropy
 
 DECODERS = ("causal_shifted", "bidirectional")
+# "base" is the model of roy2018 (section 4.1: the layers and the width of the Transformer base, for each of its three
+# stacks); "small" is for the 29,000 sentences of Multi30k, as `transformer.PRESETS` has it.
+PRESETS = {
+    "base": {
+        "num_encoder_layers": 6,
+        "num_predictor_layers": 6,
+        "num_decoder_layers": 6,
+        "hidden_dim": 512,
+        "num_heads": 8,
+        "feed_forward_dim": 2048,
+    },
+    "small": {
+        "num_encoder_layers": 4,
+        "num_predictor_layers": 2,
+        "num_decoder_layers": 4,
+        "hidden_dim": 128,
+        "num_heads": 4,
+        "feed_forward_dim": 256,
+    },
+}
+
 # The numbers of latents that the length head tells apart: 1 to so many. The last stands for all above.
 MAX_LATENTS = 64
+
+
+def preset(name: str) -> dict:
+    """The sizes of a known `LatentTransformer`, as its arguments.
+
+    Args:
+        name: "base" or "small".
+
+    Raises:
+        InputError: for an unknown name; the message lists the known ones.
+
+    Example:
+        >>> preset("small")["hidden_dim"]
+        128
+    """
+    if name not in PRESETS:
+        raise InputError(f"there is no latent Transformer {name!r}; the known ones are {', '.join(sorted(PRESETS))}.")
+    return dict(PRESETS[name])
 
 
 @keras.saving.register_keras_serializable(package="vq_keras")

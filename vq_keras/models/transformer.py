@@ -18,7 +18,6 @@ PRESETS = {
         "hidden_dim": 512,
         "num_heads": 8,
         "feed_forward_dim": 2048,
-        "dropout": 0.1,
     },
     "shallow_decoder": {
         "num_encoder_layers": 12,
@@ -26,7 +25,6 @@ PRESETS = {
         "hidden_dim": 512,
         "num_heads": 8,
         "feed_forward_dim": 2048,
-        "dropout": 0.1,
     },
     "small": {
         "num_encoder_layers": 4,
@@ -34,7 +32,6 @@ PRESETS = {
         "hidden_dim": 128,
         "num_heads": 4,
         "feed_forward_dim": 256,
-        "dropout": 0.3,
     },
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 
+from vq_keras.data.vocabulary import FILE, Vocabulary
 from vq_keras.errors import InputError
 from vq_keras.training.files import replace_file
 
@@ -66,6 +67,20 @@ def save_model(model, run_dir):
     os.replace(aside, path)
 
 
+def load_translator(run_dir):
+    """The trained model of a translator's run, its vocabulary and its configuration.
+
+    Raises:
+        InputError: as `load_model`; where the run is no translator's; or where its vocabulary is missing, damaged or
+            another than the one it was trained with.
+    """
+    config = load_config(run_dir)
+    if "vocabulary" not in config:
+        raise InputError(f"{run_dir} is not the run of a translator.")
+    vocabulary = Vocabulary.load(Path(run_dir) / FILE, config["vocabulary"])
+    return load_model(run_dir), vocabulary, config
+
+
 def load_model(run_dir):
     """The trained model of a finished run.
 
@@ -73,7 +88,7 @@ def load_model(run_dir):
         InputError: where `run_dir` is no run's folder, the run has not ended, or its model is damaged.
     """
     # Keras finds the classes of a file only once they are imported.
-    from vq_keras.models import image, transformer  # noqa: F401
+    from vq_keras.models import image, latent_transformer, transformer  # noqa: F401
 
     load_config(run_dir)
     path = Path(run_dir) / MODEL

@@ -3,14 +3,15 @@
 import dataclasses
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import keras
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from vq_keras import plots
-from vq_keras.data import translation
+from vq_keras import distillation, plots
+from vq_keras.data import parallel_text, translation
 from vq_keras.data.pair_batches import EncodedPairs, encode_pairs, evaluation_batches, training_batches
 from vq_keras.data.translation_data import TranslationData
 from vq_keras.data.vocabulary import FILE, Vocabulary
@@ -35,14 +36,22 @@ class Corpus:
     validation: EncodedPairs
 
 
-def load(config: TranslationConfig) -> Corpus:
-    """Loads the pairs, and takes the vocabulary of the run, or the one given, or trains one."""
+def load(config: TranslationConfig, distilled: Path | None = None) -> Corpus:
+    """Loads the pairs, and takes the vocabulary of the run, or the one given, or trains one.
+
+    Args:
+        config: of the run.
+        distilled: the folder that `distillation.distill` wrote, whose pairs and vocabulary are to be trained with.
+    """
     files = {name: getattr(config, name) for name in ("train", "validation", "test")}
     data = translation.load(config.dataset, data_dir=config.data_dir, languages=config.languages, **files)
+    if distilled is not None:
+        pairs = parallel_text.read(distilled / distillation.SOURCE, distilled / distillation.TARGET)
+        data = dataclasses.replace(data, train=pairs)
     if (config.run_dir / FILE).exists():
         vocabulary = Vocabulary.load(config.run_dir / FILE)
-    elif config.vocabulary is not None:
-        vocabulary = Vocabulary.load(config.vocabulary)
+    elif config.vocabulary is not None or distilled is not None:
+        vocabulary = Vocabulary.load(config.vocabulary or distilled / FILE)
     else:
         vocabulary = Vocabulary.train(data.train, config.vocabulary_size)
     train = encode_pairs(vocabulary, data.train, config.max_length)
@@ -85,7 +94,7 @@ def train(
     schedule = WarmupDecay(config.learning_rate, max(1, warmup), max(2, config.steps), config.schedule)
     model.compile(keras.optimizers.Adam(schedule, beta_2=0.98, epsilon=1e-9))
 
-    elsewhere = ("run_dir", "data_dir", "train", "validation", "test", "vocabulary")
+    elsewhere = ("run_dir", "data_dir", "train", "validation", "test", "vocabulary", "distilled")
     decisive = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
     decisive |= {"vocabulary": corpus.vocabulary.fingerprint, "backend": keras.backend.backend()}
     decisive["languages"] = list(config.languages)

@@ -30,28 +30,30 @@ class TranslationConfig:
 
     vocabulary: Path | None = None
     """A vocabulary to use, such as a teacher's; one is trained on the training pairs where not given."""
-    vocabulary_size: int = 4000
+    vocabulary_size: int = 1000
     """Subwords of the vocabulary that is trained."""
     max_length: int = 100
     """Pairs with more subwords on a side are not trained on; longer sources are cut in translation."""
 
-    steps: int = 8000
+    dropout: float = 0.1
+    """Of embeddings and residual branches; a few ten thousand sentences of natural language need 0.3."""
+    steps: int = 1500
     """Training steps."""
-    tokens_per_batch: int = 4096
+    tokens_per_batch: int = 2048
     """Subwords in a step, with padding, of sources or targets, whichever are more."""
     learning_rate: float = 5e-3
     """Peak of Adam's learning rate."""
-    warmup_steps: int = 2000
+    warmup_steps: int = 300
     """Steps over which the learning rate rises to its peak."""
     schedule: str = "rsqrt"
     """What follows: rsqrt (inverse square root of the step) or exponential (to a tenth at the end of the run)."""
-    average: int = 10
-    """The model is the mean of its weights in so many last checkpoints."""
+    average: int = 5
+    """The model is the mean of its weights in so many last checkpoints, one each --interval."""
     precision: str = "float32"
     """float32, mixed_bfloat16 or mixed_float16."""
     seed: int = 0
     """Of weights, data order and draws."""
-    interval: int = 250
+    interval: int = 50
     """Steps from one row of history and checkpoint to the next."""
 
     def check(self):

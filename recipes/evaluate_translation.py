@@ -1,0 +1,118 @@
+"""Compares trained translators: BLEU, chrF, latency, throughput."""
+
+import dataclasses
+import json
+import os
+import sys
+from pathlib import Path
+
+import tyro
+
+from vq_keras.errors import InputError, run_command
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Without it TensorFlow's notices hide the progress.
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Translate a test set with each translator, and print BLEU, chrF, latency alone and throughput in batches of 32.
+
+    A teacher is measured greedy and with 4 beams; a latent Transformer with its likeliest codes and with the best of
+    several candidates, which the first teacher of the list that has its vocabulary judges, too. All are exported as
+    SavedModels, and timed in turns in one process.
+    """
+
+    runs: tuple[Path, ...]
+    """Folders of finished runs of recipes/train_teacher.py and recipes/train_translation.py."""
+    source: Path | None = None
+    """Sentences to translate, one a line; the test set of numbers where not given."""
+    reference: Path | None = None
+    """Their translations."""
+    candidates: int = 10
+    """Of the latent Transformers."""
+    timed: int = 200
+    """Sentences whose translation is timed."""
+    json: Path | None = None
+    """Where the figures go; a picture of BLEU against latency goes beside it."""
+
+
+def systems(config):
+    """Each way to translate by its name, and the names of the autoregressive ones: beam 4 and greedy."""
+    from vq_keras.models.transformer import Transformer
+    from vq_keras.search import AutoregressiveSearch, LatentSearch
+    from vq_keras.training import runs
+    from vq_keras.translation_evaluation import System
+
+    loaded = {path.name or str(path): runs.load_translator(path) for path in config.runs}
+    if len(loaded) < len(config.runs):
+        raise InputError("two of the runs have one name: give folders of different names.")
+    teachers = {name: run for name, run in loaded.items() if isinstance(run[0], Transformer)}
+    found = {}
+    for name, (model, vocabulary, settings) in loaded.items():
+        rest = (vocabulary, settings["max_length"])
+        if name in teachers:
+            found[f"{name}, beam 4"] = System(AutoregressiveSearch(model, beams=4), *rest)
+            found[f"{name}, greedy"] = System(AutoregressiveSearch(model), *rest)
+            continue
+        found[name] = System(LatentSearch(model), *rest)
+        several = f"{name}, best of {config.candidates}"
+        found[several] = System(LatentSearch(model, config.candidates), *rest)
+        for judge_name, (judge, its_vocabulary, _) in teachers.items():
+            if its_vocabulary.fingerprint == vocabulary.fingerprint:
+                found[f"{several} for {judge_name}"] = System(LatentSearch(model, config.candidates, judge), *rest)
+                break
+    return found
+
+
+def table(figures):
+    """The figures for the terminal; speed-ups over the quickest beam 4 and the quickest greedy search."""
+    from rich.table import Table
+
+    result = Table("", "BLEU", "chrF", "median ms", "p95 ms", "sentences/s", "x beam 4", "x greedy")
+    rivals = [
+        min((row["median_ms"] for name, row in figures.items() if name.endswith(end)), default=None)
+        for end in (", beam 4", ", greedy")
+    ]
+    for column in result.columns[1:]:
+        column.justify = "right"
+    for name, row in figures.items():
+        ratios = ["" if rival is None else f"{rival / row['median_ms']:.2f}" for rival in rivals]
+        result.add_row(
+            name,
+            f"{row['bleu']:.2f}",
+            f"{row['chrf']:.2f}",
+            f"{row['median_ms']:.1f}",
+            f"{row['p95_ms']:.1f}",
+            f"{row['sentences_per_s']:.1f}",
+            *ratios,
+        )
+    return result
+
+
+def evaluate(config):
+    if (config.source is None) != (config.reference is None):
+        raise InputError("--source and --reference go together: give both, or neither for the test set of numbers.")
+    from rich.console import Console
+
+    from vq_keras import plots, translation_evaluation
+    from vq_keras.data import number_sentences, parallel_text
+    from vq_keras.training.files import replace_file
+
+    given = config.source is not None
+    pairs = parallel_text.read(config.source, config.reference) if given else number_sentences.load().test
+    figures = translation_evaluation.evaluate(systems(config), *pairs, config.timed)
+    Console().print(table(figures))
+    first = next(iter(figures.values()))
+    print(f"BLEU {first['bleu_signature']}, chrF {first['chrf_signature']}")
+    if config.json is not None:
+        replace_file(config.json, (json.dumps(figures, indent=2) + "\n").encode())
+        plots.quality_against_latency(config.json.with_suffix(".png"), figures)
+        print(f"{config.json}, {config.json.with_suffix('.png')}")
+
+
+def main(argv=None):
+    return run_command(evaluate, tyro.cli(Config, args=argv, description=Config.__doc__))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

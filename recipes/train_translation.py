@@ -1,0 +1,125 @@
+"""Trains a latent Transformer: a translator that writes a few codes one by one, and then all words at once."""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+import tyro
+
+from vq_keras.errors import InputError, run_command
+from vq_keras.training.translation_config import TranslationConfig
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Without it TensorFlow's notices hide the progress.
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(TranslationConfig):
+    """Train a latent Transformer (roy2018) to translate, and report BLEU on the test set.
+
+    Writes the run's folder: model.keras, vocabulary.model, metrics.json, the test set's translations, history.csv,
+    curves.png, TensorBoard logs and checkpoints. The same command again continues a run that was interrupted.
+    """
+
+    distilled: Path | None = None
+    """What recipes/distill.py wrote: pairs to train on in place of the data's own, and the vocabulary."""
+    architecture: str = "small"
+    """small (4 + 2 + 4 layers of width 128: encoder, latent predictor, decoder), base (6 + 6 + 6 of 512)."""
+    hidden_dim: int | None = None
+    """Width; by architecture."""
+    num_compress_steps: int = 3
+    """A code stands for 2 to the power of this many tokens."""
+    decoder: str = "causal_shifted"
+    """causal_shifted (as released: a token sees what was decompressed before it) or bidirectional."""
+    annealing: float | None = None
+    """Share of the run in which the decoder is weaned off the target's own tokens; 0.2 with causal_shifted, else 0."""
+
+    bottleneck: str = "soft_em"
+    """soft_em (Monte-Carlo EM), vector_quantizer (hard EM with --update ema), gumbel_softmax, semantic_hashing, or
+    another with one code for each latent: finite_scalar, lookup_free, binary_spherical, sim_vq, cosine,
+    random_projection."""
+    bottleneck_arguments: str = "{}"
+    """More arguments of the bottleneck, as JSON."""
+    update: str = "ema"
+    """How vector_quantizer learns its codebook: ema or gradient."""
+    num_codes: int = 4096
+    """Codes in the codebook."""
+    num_samples: int = 10
+    """Of soft_em's draws for each latent."""
+    temperature: float | None = None
+    """Of soft_em's draws; width / 512, as sharp as roy2018's 1 is for its 512 dimensions."""
+    decay: float | None = None
+    """Of the codebook's moving averages; by the numbers of latents and codes where not given."""
+    commitment_weight: float = 0.25
+    """Weight of the commitment loss."""
+
+
+def resolve(config):
+    """The configuration with everything filled in that depends on other choices."""
+    from vq_keras.models import latent_transformer
+
+    config.check()
+    sizes = latent_transformer.preset(config.architecture)
+    name = f"{config.dataset.replace('/', '-')}-{config.architecture}-{config.bottleneck}"
+    config = dataclasses.replace(
+        config,
+        run_dir=config.run_dir or Path("runs") / name,
+        hidden_dim=config.hidden_dim or sizes["hidden_dim"],
+        annealing=config.annealing if config.annealing is not None else 0.2 * (config.decoder == "causal_shifted"),
+    )
+    if not 0 <= config.annealing < 1:
+        raise InputError(f"--annealing is {config.annealing}; give a share of the run, from 0 up to, not including, 1.")
+    temperature = config.hidden_dim / 512 if config.temperature is None else config.temperature
+    return dataclasses.replace(config, temperature=temperature)
+
+
+def make_model(config, vocabulary_size, bottleneck):
+    from vq_keras.models import latent_transformer
+
+    sizes = latent_transformer.preset(config.architecture)
+    return latent_transformer.LatentTransformer(
+        vocabulary_size,
+        bottleneck,
+        config.num_compress_steps,
+        **sizes | {"hidden_dim": config.hidden_dim, "dropout": config.dropout},
+        decoder=config.decoder,
+        annealing_steps=round(config.annealing * config.steps),
+        seed=config.seed,
+    )
+
+
+def run(config):
+    config = resolve(config)
+    from vq_keras.search import LatentSearch
+    from vq_keras.training import translation
+    from vq_keras.training.bottleneck_options import make_bottleneck
+
+    options = dataclasses.asdict(config)
+    # Before the data: wrong numbers are reported at once.
+    bottleneck = make_bottleneck(
+        config.bottleneck, options, config.bottleneck_arguments, config.steps, config.hidden_dim
+    )
+    corpus = translation.load(config, config.distilled)
+    model = translation.train(
+        config,
+        corpus,
+        lambda: make_model(config, corpus.vocabulary.size, bottleneck),
+        LatentSearch,
+        columns=("nll", "accuracy", "nll_z", "codes_in_use"),
+        num_codes=bottleneck.num_codes,
+        target_multiple=2**config.num_compress_steps,
+    )
+    searches = {
+        "greedy": LatentSearch(model),
+        "greedy-double-length": LatentSearch(model, length="double"),
+        "10-candidates": LatentSearch(model, candidates=10),
+    }
+    translation.report(config, corpus, searches)
+
+
+def main(argv=None):
+    return run_command(run, tyro.cli(Config, args=argv, description=Config.__doc__))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""Searches over the two translation models, against the pieces they are made of and against brute force."""
+
+import keras
+import numpy as np
+import pytest
+from compiled import numpy
+
+from vq_keras import bottlenecks
+from vq_keras.errors import InputError
+from vq_keras.models.latent_transformer import LatentTransformer
+from vq_keras.models.transformer import Transformer
+from vq_keras.search import MORE_TOKENS, AutoregressiveSearch, LatentSearch
+
+VOCABULARY = 13
+SIZES = {"hidden_dim": 16, "num_heads": 2, "feed_forward_dim": 24, "dropout": 0.0}
+
+
+@pytest.fixture(scope="module")
+def teacher():
+    keras.utils.set_random_seed(0)
+    model = Transformer(VOCABULARY, num_encoder_layers=1, num_decoder_layers=1, **SIZES)
+    # An untrained model hardly has a preference: larger embeddings give it some, an end of sentences among them.
+    model.embedding.table.assign(3.0 * model.embedding.table)
+    return model
+
+
+@pytest.fixture(scope="module")
+def latent_model():
+    keras.utils.set_random_seed(1)
+    bottleneck = bottlenecks.VectorQuantizer(5, initializer="normal", seed=0)
+    layers = {"num_encoder_layers": 1, "num_predictor_layers": 1, "num_decoder_layers": 1}
+    model = LatentTransformer(VOCABULARY, bottleneck, 2, **layers, **SIZES)
+    model.embedding.table.assign(3.0 * model.embedding.table)
+    return model
+
+
+def sentences(width, *lengths, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = np.zeros((len(lengths), width), "int32")
+    for row, length in zip(rows, lengths, strict=True):
+        row[: length - 1] = rng.integers(2, VOCABULARY, length - 1)
+        row[length - 1] = 1
+    return rows
+
+
+def found(search, source):
+    outputs = search.predict_on_batch(source)
+    return np.asarray(outputs["tokens"]), np.asarray(outputs["scores"])
+
+
+def test_greedy_search_takes_the_likeliest_token_of_the_teacher_forced_model(teacher):
+    source = sentences(8, 8, 3, 5)
+    tokens, scores = found(AutoregressiveSearch(teacher), source)
+    assert tokens.shape == (3, 8 + MORE_TOKENS)
+    outputs = teacher.predict_on_batch({"source": source, "target": tokens})
+    for row, likeliest in zip(tokens, outputs["logits"].argmax(-1), strict=True):
+        length = np.count_nonzero(row)
+        np.testing.assert_array_equal(row[:length], likeliest[:length])
+    # Sums of up to 58 float32 terms in two orders.
+    np.testing.assert_allclose(scores, numpy(teacher.score(source, tokens)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_padded_batch_gives_what_each_sentence_gives_alone(teacher, beams):
+    search = AutoregressiveSearch(teacher, beams)
+    source = sentences(8, 8, 3)
+    tokens, scores = found(search, source)
+    # As far: the longest translation depends on the padded source.
+    alone_tokens, alone_scores = found(search, source[1:])
+    np.testing.assert_array_equal(tokens[1:], alone_tokens)
+    np.testing.assert_allclose(scores[1:], alone_scores, rtol=1e-4)
+
+
+def test_more_beams_find_no_worse_and_score_what_the_model_does(teacher):
+    source = sentences(6, 6, 4, 2, seed=3)
+    _, greedy = found(AutoregressiveSearch(teacher), source)
+    tokens, scores = found(AutoregressiveSearch(teacher, beams=4, length_penalty=0.0), source)
+    assert (scores >= greedy - 1e-4).all()
+    np.testing.assert_allclose(scores, numpy(teacher.score(source, tokens)), rtol=1e-4)
+
+
+def candidates_of(model, source, number, num_latents=None):
+    context = model.encode(source)
+    num_latents = model.num_latents(context) if num_latents is None else num_latents
+    max_latents = -(-2 * source.shape[1] // 4)
+    num_latents = np.minimum(numpy(num_latents), max_latents)
+    codes, code_scores = model.predict_latents(context, num_latents, max_latents, number)
+    decoded = model.decode(context, codes)
+    return numpy(decoded["tokens"]), numpy(code_scores) + numpy(decoded["log_probs"])
+
+
+def test_one_candidate_is_greedy_codes_decoded(latent_model):
+    source = sentences(8, 8, 3, 5)
+    expected, expected_scores = candidates_of(latent_model, source, 1)
+    tokens, scores = found(LatentSearch(latent_model), source)
+    np.testing.assert_array_equal(tokens, expected[:, 0])
+    np.testing.assert_allclose(scores, expected_scores[:, 0], rtol=1e-4)
+
+
+def test_double_length_takes_two_tokens_for_each_of_the_source(latent_model):
+    source = sentences(8, 8, 3, 5)
+    expected, _ = candidates_of(latent_model, source, 1, num_latents=np.array([4, 2, 3], "int32"))
+    tokens, _ = found(LatentSearch(latent_model, length="double"), source)
+    np.testing.assert_array_equal(tokens, expected[:, 0])
+
+
+def test_of_several_candidates_the_likeliest_is_kept(latent_model):
+    source = sentences(8, 8, 3, 5)
+    expected, expected_scores = candidates_of(latent_model, source, 6)
+    tokens, scores = found(LatentSearch(latent_model, candidates=6), source)
+    best = expected_scores.argmax(1)
+    np.testing.assert_array_equal(tokens, expected[np.arange(3), best])
+    np.testing.assert_allclose(scores, expected_scores.max(1), rtol=1e-4)
+
+
+def test_a_judge_decides_by_its_own_probability(latent_model, teacher):
+    source = sentences(8, 8, 3, 5)
+    expected, own_scores = candidates_of(latent_model, source, 6)
+    judged = np.stack([numpy(teacher.score(source, expected[:, i])) for i in range(6)], axis=1)
+    tokens, scores = found(LatentSearch(latent_model, candidates=6, judge=teacher), source)
+    np.testing.assert_array_equal(tokens, expected[np.arange(3), judged.argmax(1)])
+    np.testing.assert_allclose(scores, judged.max(1), rtol=1e-4)
+    assert (judged.argmax(1) != own_scores.argmax(1)).any()
+
+
+def test_bad_input(teacher, latent_model):
+    with pytest.raises(InputError, match="beams is 0; give at least 1"):
+        AutoregressiveSearch(teacher, beams=0)
+    with pytest.raises(InputError, match="candidates is 0; give at least 1"):
+        LatentSearch(latent_model, candidates=0)
+    with pytest.raises(InputError, match="nothing to choose from with one candidate"):
+        LatentSearch(latent_model, judge=teacher)
+    with pytest.raises(InputError, match="length is 'long'; give one of learned, double"):
+        LatentSearch(latent_model, length="long")
