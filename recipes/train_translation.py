@@ -31,6 +31,10 @@ class Config(TranslationConfig):
     """A code stands for 2 to the power of this many tokens."""
     decoder: str = "causal_shifted"
     """causal_shifted (as released: a token sees what was decompressed before it) or bidirectional."""
+    attend_to_source: bool = False
+    """Whether the target's encoder attends to the source."""
+    predictor_gradient: bool = True
+    """Whether the loss of the latent predictor moves the codes."""
     annealing: float | None = None
     """Share of the run in which the decoder is weaned off the target's own tokens; 0.2 with causal_shifted, else 0."""
 
@@ -83,6 +87,8 @@ def make_model(config, vocabulary_size, bottleneck):
         config.num_compress_steps,
         **sizes | {"hidden_dim": config.hidden_dim, "dropout": config.dropout},
         decoder=config.decoder,
+        attend_to_source=config.attend_to_source,
+        predictor_gradient=config.predictor_gradient,
         annealing_steps=round(config.annealing * config.steps),
         seed=config.seed,
     )

@@ -39,7 +39,7 @@ def outputs_of(model, source, target):
 
 @pytest.mark.parametrize("decoder", ["causal_shifted", "bidirectional"])
 def test_a_padded_batch_gives_what_each_sentence_gives_alone(decoder):
-    model = make(decoder=decoder)
+    model = make(decoder=decoder, attend_to_source=decoder == "bidirectional")
     source, target = sentences(9, 7, 3), sentences(12, 11, 5, seed=1)
     both, alone = outputs_of(model, source, target), outputs_of(model, source[1:, :3], target[1:, :8])
     np.testing.assert_array_equal(both["codes"][1], [*alone["codes"][0], -1])
@@ -48,6 +48,40 @@ def test_a_padded_batch_gives_what_each_sentence_gives_alone(decoder):
         np.testing.assert_allclose(both[name][1, ...][:length] if length else both[name][1], output[0], atol=1e-5)
     for name in ("loss", "nll_z"):
         assert not both[name][1, alone[name].shape[1] :].any()
+    codes = compiled(lambda source, target: model.compress(target, model.encode(source)))
+    np.testing.assert_array_equal(numpy(codes(source, target)), both["codes"])
+
+
+def test_the_target_s_encoder_sees_the_source_if_it_is_to():
+    source, target = sentences(6, *[6] * 8, seed=2), np.repeat(sentences(24, 24, seed=1), 8, axis=0)
+    for attends in (False, True):
+        bottleneck = bottlenecks.VectorQuantizer(512, initializer="normal", seed=0)
+        codes = outputs_of(make(bottleneck=bottleneck, attend_to_source=attends), source, target)["codes"]
+        assert (codes != codes[0]).any() == attends
+
+
+@pytest.mark.parametrize("predictor_gradient", [True, False])
+def test_the_predictor_s_loss_moves_the_compressor_only_if_it_is_to(predictor_gradient):
+    model = make(predictor_gradient=predictor_gradient)
+    inputs = {"source": sentences(6, 6), "target": sentences(12, 12, seed=1)}
+
+    class Prior(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.model = model
+
+        def call(self, inputs):
+            return self.model(inputs)
+
+        def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+            return ops.sum(y_pred["nll_z"])
+
+    prior = Prior()
+    prior.compile(keras.optimizers.SGD(1.0))
+    before = [numpy(weight) for weight in model.compressor.trainable_weights]
+    prior.train_on_batch(inputs)
+    moved = [np.abs(numpy(w) - b).max() > 0 for w, b in zip(model.compressor.trainable_weights, before, strict=True)]
+    assert any(moved) == predictor_gradient
 
 
 def test_the_predictor_sees_the_codes_before_and_the_decoder_those_of_frames_before():
@@ -164,8 +198,8 @@ def test_it_learns_to_copy_through_its_latents(tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     for ours, theirs in zip(loaded.weights, model.weights, strict=True):
         np.testing.assert_array_equal(numpy(ours), numpy(theirs))
-    np.testing.assert_array_equal(numpy(loaded.compress(target[:8])), numpy(model.compress(target[:8])))
-    codes = numpy(model.compress(target)).astype(int)[:, 0]
+    np.testing.assert_array_equal(numpy(loaded.compress(target[:8], {})), numpy(model.compress(target[:8], {})))
+    codes = numpy(model.compress(target, {})).astype(int)[:, 0]
     tokens = numpy(model.decode(model.encode(source), codes[:, None, None])["tokens"])[:, 0]
     assert (tokens == target)[:, 1:].mean() > 0.95
 

@@ -32,6 +32,10 @@ class SinusoidalPositions(keras.layers.Layer):
         >>> positions(ops.zeros((1, 3, 4)))[0, 2]  # [sin 2, sin 0.0002, cos 2, cos 0.0002]
     """
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
     def build(self, input_shape):
         dim = input_shape[-1]
         if dim % 2:

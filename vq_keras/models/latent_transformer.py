@@ -94,7 +94,7 @@ class LatentTransformer(keras.Model):
     """Translates through a sequence of codes that is 2^n times shorter than the sentence (roy2018 section 3.1).
 
         source -> encoder -> memory
-        target -> compressor -> latents -> bottleneck -> codes
+        target (, memory) -> compressor -> latents -> bottleneck -> codes
         codes, memory -> decompressor -> parallel decoder -> p(target | codes, source)
         codes so far, memory -> predictor -> p(next code | source)
         memory -> length head -> p(number of codes | source)
@@ -126,6 +126,10 @@ class LatentTransformer(keras.Model):
         feed_forward_dim: units of the hidden layer of each feed-forward part.
         dropout: of embeddings and residual branches.
         decoder: "causal_shifted" (as released: position t sees what was decompressed before t) or "bidirectional".
+        attend_to_source: whether a block over the latents attends to the memory before they become codes. roy2018
+            (section 5, figure 3) finds learning more stable without, and less so.
+        predictor_gradient: whether the predictor's loss moves the latents through its inputs, as in the released code:
+            codes become easier to predict, at the price that they may say less.
         annealing_steps: of `GoldAnnealing`; needs the causal decoder, since any other would see what it is to predict.
         seed: of the annealing.
 
@@ -157,6 +161,8 @@ class LatentTransformer(keras.Model):
         feed_forward_dim: int = 2048,
         dropout: float = 0.1,
         decoder: str = "causal_shifted",
+        attend_to_source: bool = False,
+        predictor_gradient: bool = True,
         annealing_steps: int = 0,
         seed: int | None = None,
         **kwargs,
@@ -175,6 +181,7 @@ class LatentTransformer(keras.Model):
         embedding_dropout = keras.layers.Dropout(dropout, name="embedding_dropout")
         encoder = TransformerEncoder(num_encoder_layers, *sizes, name="encoder")
         compressor = Compressor(num_compress_steps, dropout, name="compressor")
+        target_encoder = ParallelDecoder(1, *sizes, name="target_encoder") if attend_to_source else None
         predictor = TransformerDecoder(num_predictor_layers, *sizes, name="predictor")
         to_code_logits = keras.layers.Dense(bottleneck.num_codes, dtype="float32", name="to_code_logits")
         to_length_logits = keras.layers.Dense(MAX_LATENTS, dtype="float32", name="to_length_logits")
@@ -196,10 +203,14 @@ class LatentTransformer(keras.Model):
         num_latents = (ops.sum(ops.cast(present, "int32"), axis=1) + 2**num_compress_steps - 1) // 2**num_compress_steps
         gold = embedding(target) * ops.cast(present, embedding.compute_dtype)[..., None]
         latents = compressor(gold, num_latents)
-        discrete = bottleneck(latents, mask=first(num_latents, latents))
+        latent_mask = first(num_latents, latents)
+        if attend_to_source:
+            latents = target_encoder(positions(latents), memory, key_mask=mask, x_mask=latent_mask)
+        discrete = bottleneck(latents, mask=latent_mask)
         # 3. What predicts them, and their number.
         quantized = discrete["quantized"]
-        hidden = predictor(embedding_dropout(positions(shifted(quantized))), memory, key_mask=mask)
+        seen = quantized if predictor_gradient else ops.stop_gradient(quantized)
+        hidden = predictor(embedding_dropout(positions(shifted(seen))), memory, key_mask=mask)
         nll_z = code_cross_entropy(discrete["samples"], to_code_logits(hidden))
         nll_length = length_cross_entropy(to_length_logits(pooled(memory, mask)), num_latents)
         # 4. All tokens at once.
@@ -228,10 +239,13 @@ class LatentTransformer(keras.Model):
         self.feed_forward_dim = feed_forward_dim
         self.dropout = dropout
         self.decoder = decoder
+        self.attend_to_source = attend_to_source
+        self.predictor_gradient = predictor_gradient
         self.annealing_steps = annealing_steps
         self.seed = seed
         self.embedding, self.positions = embedding, positions
         self.encoder, self.compressor, self.predictor = encoder, compressor, predictor
+        self.target_encoder = target_encoder
         self.to_code_logits, self.to_length_logits = to_code_logits, to_length_logits
         self.decompressor, self.annealing, self.token_decoder = decompressor, annealing, token_decoder
         self._token_means = {"nll": keras.metrics.Mean(name="nll"), "correct": keras.metrics.Mean(name="accuracy")}
@@ -241,13 +255,25 @@ class LatentTransformer(keras.Model):
             for metric, name in ((metrics.Perplexity, "perplexity"), (metrics.CodesInUse, "codes_in_use"))
         ]
 
-    def compress(self, target):
-        """The codes of target sentences: int32 (batch, m), m a multiple of 2^n -> (batch, m / 2^n), -1 at padding."""
+    def compress(self, target, context: dict):
+        """The codes of target sentences.
+
+        Args:
+            target: (batch, m) int32, m a multiple of 2^n.
+            context: what `encode` returned; looked at with `attend_to_source` alone.
+
+        Returns:
+            (batch, m / 2^n) int32, -1 at padding.
+        """
         present = ops.not_equal(target, PAD)
         num_latents = -(-ops.sum(ops.cast(present, "int32"), axis=1) // 2**self.num_compress_steps)
         gold = self.embedding(target) * ops.cast(present, self.embedding.compute_dtype)[..., None]
         latents = self.compressor(gold, num_latents, training=False)
-        return ops.where(first(num_latents, latents), self.bottleneck.encode(latents), -1)
+        mask = first(num_latents, latents)
+        if self.attend_to_source:
+            seen = {"key_mask": context["mask"], "x_mask": mask, "training": False}
+            latents = self.target_encoder(self.positions(latents), context["memory"], **seen)
+        return ops.where(mask, self.bottleneck.encode(latents), -1)
 
     def encode(self, source) -> dict:
         """What translation has to know of source sentences, computed once.
@@ -355,7 +381,8 @@ class LatentTransformer(keras.Model):
     def get_config(self):
         names = ("name", "vocabulary_size", "num_compress_steps", "num_encoder_layers", "num_predictor_layers")
         names += ("num_decoder_layers", "hidden_dim", "num_heads", "feed_forward_dim", "dropout", "decoder")
-        config = {name: getattr(self, name) for name in (*names, "annealing_steps", "seed")}
+        names += ("attend_to_source", "predictor_gradient", "annealing_steps", "seed")
+        config = {name: getattr(self, name) for name in names}
         return {**config, "bottleneck": keras.saving.serialize_keras_object(self.bottleneck)}
 
     @classmethod
