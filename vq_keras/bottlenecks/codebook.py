@@ -10,7 +10,7 @@ from vq_keras.errors import InputError
 
 # What codes average over where no decay is given: at least so many latents each, and at least so many steps.
 LATENTS_A_CODE = 30
-STEPS = 10
+STEPS = 5
 INITIALIZERS = ("samples", "kmeans", "normal")
 UPDATES = ("ema", "gradient", "linear")
 
