@@ -103,9 +103,11 @@ class LatentTransformer(keras.Model):
     loss of a step is, in nats,
 
         mean over tokens -log p(token) + a mean over codes -log p(code) + mean -log p(number of codes)
-            + the bottleneck's losses,        a = 0 while the decoder still gets target tokens (`GoldAnnealing`), then 1
+            + p * the bottleneck's losses,    a = 0 while the decoder still gets target tokens (`GoldAnnealing`), then 1
 
-    with soft labels where the bottleneck draws several codes (section 3.2). Padding counts in no loss and in no
+    with soft labels where the bottleneck draws several codes (section 3.2). p is the share of places at which the
+    decoder gets latents: as long as nothing is decoded from them, the commitment loss at its full weight, as in the
+    released code, draws all of them to one code, which they do not leave any more. Padding counts in no loss and in no
     statistic, and changes no output: the released code lets its predictor learn the codes of padding, too.
 
     A functional model. Its input is `{"source", "target"}`, int32 (batch, n) and (batch, m), each sentence ending in
@@ -365,7 +367,7 @@ class LatentTransformer(keras.Model):
         nll_z = ops.sum(y_pred["nll_z"]) / ops.maximum(ops.sum(present), 1.0)
         loss = ops.sum(y_pred["loss"]) / count_tokens(x)
         loss = loss + self.annealing.done() * nll_z + ops.mean(y_pred["nll_length"])
-        return replicas.share_of_loss(loss + sum(self.losses))
+        return replicas.share_of_loss(loss + self.annealing.share() * sum(self.losses))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Tracks the means over all tokens and codes."""
