@@ -1,0 +1,170 @@
+"""The recipes of translation: one after the other on a few sentences, resuming after SIGKILL, and their errors."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from recipes import distill, evaluate_translation, train_teacher, train_translation
+from vq_keras.data import parallel_text
+from vq_keras.training import runs
+
+tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="half a minute of compilation")
+NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
+ZAHLEN = ["eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn", "elf", "zwölf"]
+FAST = ["--vocabulary-size", "300", "--tokens-per-batch", "128", "--average", "1", "--interval", "2"]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Options that name files of 40, 5 and 5 pairs."""
+    directory, options, rng = tmp_path_factory.mktemp("text"), [], np.random.default_rng(0)
+    for part, number in (("train", 40), ("validation", 5), ("test", 5)):
+        chosen = [rng.integers(12, size=rng.integers(1, 5)) for _ in range(number)]
+        for words, side in ((NUMBERS, "en"), (ZAHLEN, "de")):
+            lines = [" ".join(words[i] for i in row) for row in chosen]
+            (directory / f"{part}.{side}").write_text("".join(f"{line}\n" for line in lines))
+        options += [f"--{part}", str(directory / f"{part}.en"), str(directory / f"{part}.de")]
+    return ["--dataset", "files", *options]
+
+
+@pytest.mark.slow
+@tensorflow_only
+def test_teacher_distillation_latent_transformer_and_evaluation(tmp_path, files, capsys):
+    teacher, distilled, latent = tmp_path / "teacher", tmp_path / "distilled", tmp_path / "latent"
+    assert train_teacher.main([*files, *FAST, "--steps", "3", "--run-dir", str(teacher)]) == 0
+    written = {"config.json", "model.keras", "metrics.json", "history.csv", "curves.png", "vocabulary.model"}
+    written |= {"checkpoints", "tensorboard"}
+    assert {path.name for path in teacher.iterdir()} == written | {"test.greedy.txt", "test.beam4.txt"}
+    assert len((teacher / "test.beam4.txt").read_text().split("\n")) == 6
+    assert set(json.loads((teacher / "metrics.json").read_text())) == {"greedy", "beam4"}
+
+    # A teacher of three steps writes what it can; its translations are the sources' as far as they are not empty.
+    sources = files[files.index("--train") + 1]
+    assert distill.main([str(teacher), str(distilled), "--source", sources, "--shard", "16"]) == 0
+    kept = parallel_text.read(distilled / "source.txt", distilled / "target.txt").sources
+    assert set(kept) <= set(parallel_text.read_side(sources))
+    assert (distilled / "vocabulary.model").read_bytes() == (teacher / "vocabulary.model").read_bytes()
+
+    options = ["--distilled", str(distilled), "--num-codes", "8", "--steps", "3", "--run-dir", str(latent)]
+    assert train_translation.main([*files, *FAST, *options]) == 0
+    rows = {"greedy", "greedy-double-length", "10-candidates"}
+    assert {path.name for path in latent.iterdir()} == written | {f"test.{name}.txt" for name in rows}
+    assert runs.load_config(latent)["vocabulary"] == runs.load_config(teacher)["vocabulary"]
+
+    test = files[files.index("--test") + 1 : files.index("--test") + 3]
+    figures = tmp_path / "figures.json"
+    command = ["--runs", str(teacher), str(latent), "--source", test[0], "--reference", test[1]]
+    assert evaluate_translation.main([*command, "--candidates", "3", "--json", str(figures)]) == 0
+    found = json.loads(figures.read_text())
+    assert list(found) == [
+        "teacher, beam 4",
+        "teacher, greedy",
+        "latent",
+        "latent, best of 3",
+        "latent, best of 3 for teacher",
+    ]
+    # The exported graphs write what the runs' own test did.
+    for row, run, name in (("teacher, beam 4", teacher, "beam4"), ("latent", latent, "greedy")):
+        assert found[row]["chrf"] == pytest.approx(json.loads((run / "metrics.json").read_text())[name]["chrf"])
+    assert all(0 < row["median_ms"] <= row["p95_ms"] and row["sentences_per_s"] > 0 for row in found.values())
+    assert figures.with_suffix(".png").stat().st_size > 5000
+    assert "BLEU nrefs:1|case:mixed" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@tensorflow_only
+def test_a_killed_run_ends_with_the_same_weights(tmp_path, files):
+    options = [*files, *FAST, "--steps", "10", "--num-codes", "8", "--average", "2"]
+
+    def start(run_dir):
+        command = [sys.executable, train_translation.__file__, *options, "--run-dir", str(run_dir)]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+        return subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment)
+
+    killed = start(tmp_path / "killed")
+    for line in killed.stderr:
+        if line.startswith("killed  4/10"):
+            killed.send_signal(signal.SIGKILL)
+            break
+    killed.wait()
+    processes = [start(tmp_path / name) for name in ("killed", "whole")]
+    for process in processes:
+        error = process.communicate()[1]
+        assert process.returncode == 0, error
+    one, other = (runs.load_model(tmp_path / name) for name in ("whole", "killed"))
+    for weight, same in zip(one.weights, other.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(weight), np.asarray(same), err_msg=weight.path)
+
+
+def told(capsys):
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and len(error.splitlines()) == 1
+    return error
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "sentence"),
+    [
+        (train_teacher, ["--architecture", "huge"], "no Transformer 'huge'; the known ones are base, shallow_decoder"),
+        (train_teacher, ["--steps", "0"], "--steps is 0; give 1 or more."),
+        (train_teacher, ["--precision", "float8"], "--precision is 'float8'; give one of float32, mixed_bfloat16"),
+        (train_teacher, ["--average", "3"], "--average is 3, but the run has 2 checkpoints: give fewer"),
+        (train_teacher, ["--vocabulary", "nowhere.model"], "The vocabulary nowhere.model cannot be read"),
+        (train_teacher, ["--vocabulary-size", "20"], "SentencePiece cannot train a vocabulary of 20"),
+        (train_teacher, ["--max-length", "1"], "None of the 40 pairs has at most 1 ids a side: raise max_length."),
+        (train_teacher, ["--schedule", "cosine"], "no learning rate decay 'cosine'"),
+        (train_translation, ["--architecture", "huge"], "no latent Transformer 'huge'; the known ones are base, small"),
+        (train_translation, ["--bottleneck", "lattice"], "there is no bottleneck 'lattice'"),
+        (train_translation, ["--bottleneck", "residual"], "needs a bottleneck with one code for each latent"),
+        (train_translation, ["--bottleneck", "gaussian"], "needs a bottleneck with one code for each latent"),
+        (train_translation, ["--annealing", "1"], "--annealing is 1.0; give a share of the run"),
+        (train_translation, ["--decoder", "bidirectional", "--annealing", "0.2"], "decoder would see the target"),
+        (train_translation, ["--distilled", "nowhere"], "There is no file nowhere/source.txt"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_status_2_and_leaves_nothing(tmp_path, files, recipe, options, sentence, capsys):
+    run_dir = tmp_path / "run"
+    command = [*files, *FAST, "--steps", "3", "--num-codes", "8", "--run-dir", str(run_dir), *options]
+    if recipe is train_teacher:
+        del command[command.index("--num-codes") : command.index("--num-codes") + 2]
+    assert recipe.main(command) == 2
+    assert sentence in told(capsys)
+    assert not run_dir.exists()
+
+
+def test_text_that_does_not_fit_is_told_with_its_numbers(tmp_path, files, capsys):
+    short, damaged, empty = tmp_path / "short", tmp_path / "damaged", tmp_path / "empty"
+    short.write_text("eins\n")
+    damaged.write_bytes(b"eins\n\xff\xfe\n")
+    empty.write_text("")
+    source = files[files.index("--test") + 1]
+    run = ["--runs", str(tmp_path), "--source"]
+    for options, sentence in (
+        ([source, "--reference", str(short)], "has 5 lines and"),
+        ([source, "--reference", str(damaged)], f"Line 2 of {damaged} is not UTF-8"),
+        ([source, "--reference", str(empty)], f"{empty} is empty: it must hold a sentence a line"),
+        ([source], "--source and --reference go together"),
+        ([source, "--reference", source], f"{tmp_path} is not a run directory: it has no config.json"),
+    ):
+        assert evaluate_translation.main([*run, *options]) == 2
+        assert sentence in told(capsys)
+    assert distill.main([str(tmp_path), str(tmp_path / "out"), "--source", str(empty)]) == 2
+    assert f"{empty} is empty" in told(capsys)
+
+
+def test_a_run_with_another_vocabulary_than_its_model_s_is_refused(tmp_path, files, capsys):
+    from vq_keras.data.vocabulary import FILE, Vocabulary
+
+    pairs = parallel_text.read(*files[files.index("--train") + 1 : files.index("--train") + 3])
+    vocabulary = Vocabulary.train(pairs, 300)
+    runs.claim(tmp_path, {"vocabulary": "0123456789abcdef"})
+    vocabulary.save(tmp_path / FILE)
+    assert evaluate_translation.main(["--runs", str(tmp_path)]) == 2
+    assert "The model was trained with another vocabulary (0123456789abcdef)" in told(capsys)
