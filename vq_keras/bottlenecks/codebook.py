@@ -51,7 +51,7 @@ class Codebook(SavedSeed, keras.layers.Layer):
     The decay: an average over few latents is noise, and one over many steps is behind an encoder that learns. A code
     gets n / K latents of a batch of n, so that decay 0.99 makes it an average over 100 n / K latents: 8,000 in a model
     of images, 6 in one of sentences, whose batches have a latent for each sixteenth code. Without a `decay` it is
-    1 - min(n / (30 K), 1 / 10) at each step: averages over 30 latents a code, or over 10 steps where those have more.
+    1 - min(n / (30 K), 1 / 5) at each step: averages over 30 latents a code, or over 5 steps where those have more.
     (oord2017 writes 0.99, for images and speech; roy2018 0.999, for sentences, where this gives 0.998.)
 
     Restart of dead codes: a code whose count has decayed below `restart_threshold` times the mean count becomes a
