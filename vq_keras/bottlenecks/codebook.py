@@ -57,7 +57,7 @@ class Codebook(SavedSeed, keras.layers.Layer):
     Restart of dead codes: a code whose count has decayed below `restart_threshold` times the mean count becomes a
     latent of the current batch, with the mean count and fitting sums: one far from the codes, see `seeding.far`. The
     threshold is relative, so that it means the same for any batch size and number of codes. A code that wins nothing
-    reaches 0.1 of the mean after ln 0.1 / ln decay steps, 22 at 0.9 and 229 at 0.99, which is also how long a restarted
+    reaches 0.1 of the mean after ln 0.1 / ln decay steps, 10 at 0.8 and 229 at 0.99, which is also how long a restarted
     one has to prove itself. The price: a code that rightly serves less than that share of the data is moved now and
     then; 0 turns restarts off.
 
