@@ -43,6 +43,9 @@ PRESETS = {
     },
 }
 
+# Of the latents' mean and variance: over a hundred steps, which is nothing to a run and thousands of latents.
+STATISTICS_MOMENTUM = 0.99
+
 # The numbers of latents that the length head tells apart: 1 to so many. The last stands for all above.
 MAX_LATENTS = 64
 
@@ -94,10 +97,16 @@ class LatentTransformer(keras.Model):
     """Translates through a sequence of codes that is 2^n times shorter than the sentence (roy2018 section 3.1).
 
         source -> encoder -> memory
-        target (, memory) -> compressor -> latents -> bottleneck -> codes
+        target (, memory) -> compressor -> standardised latents -> bottleneck -> codes
         codes, memory -> decompressor -> parallel decoder -> p(target | codes, source)
         codes so far, memory -> predictor -> p(next code | source)
         memory -> length head -> p(number of codes | source)
+
+    Latents are standardised over the batch, which the released code does not do. A batch of sentences has a latent for
+    every tenth code or less, so that codes take hundreds of steps to follow the compressor, whose latents at first all
+    move one way, farther than they lie apart: the one code that they pass last wins them all, and the commitment loss
+    draws them together there. Without mean and scale of their own they can do neither (Łańcucki et al. 2020, "Robust
+    Training of Vector Quantized Bottleneck Models").
 
     Training reads the codes off the target; translation predicts them one by one, and then all tokens in one pass. The
     loss of a step is, in nats,
@@ -184,6 +193,10 @@ class LatentTransformer(keras.Model):
         encoder = TransformerEncoder(num_encoder_layers, *sizes, name="encoder")
         compressor = Compressor(num_compress_steps, dropout, name="compressor")
         target_encoder = ParallelDecoder(1, *sizes, name="target_encoder") if attend_to_source else None
+        # In float32: what it moves by a hundredth of a difference would not move in half precision.
+        standardize = keras.layers.BatchNormalization(
+            momentum=STATISTICS_MOMENTUM, center=False, scale=False, synchronized=True, dtype="float32", name="standardize"
+        )
         predictor = TransformerDecoder(num_predictor_layers, *sizes, name="predictor")
         to_code_logits = keras.layers.Dense(bottleneck.num_codes, dtype="float32", name="to_code_logits")
         to_length_logits = keras.layers.Dense(MAX_LATENTS, dtype="float32", name="to_length_logits")
@@ -208,7 +221,7 @@ class LatentTransformer(keras.Model):
         latent_mask = first(num_latents, latents)
         if attend_to_source:
             latents = target_encoder(positions(latents), memory, key_mask=mask, x_mask=latent_mask)
-        discrete = bottleneck(latents, mask=latent_mask)
+        discrete = bottleneck(standardize(latents, mask=latent_mask), mask=latent_mask)
         # 3. What predicts them, and their number.
         quantized = discrete["quantized"]
         seen = quantized if predictor_gradient else ops.stop_gradient(quantized)
@@ -247,7 +260,7 @@ class LatentTransformer(keras.Model):
         self.seed = seed
         self.embedding, self.positions = embedding, positions
         self.encoder, self.compressor, self.predictor = encoder, compressor, predictor
-        self.target_encoder = target_encoder
+        self.target_encoder, self.standardize = target_encoder, standardize
         self.to_code_logits, self.to_length_logits = to_code_logits, to_length_logits
         self.decompressor, self.annealing, self.token_decoder = decompressor, annealing, token_decoder
         self._token_means = {"nll": keras.metrics.Mean(name="nll"), "correct": keras.metrics.Mean(name="accuracy")}
@@ -275,7 +288,7 @@ class LatentTransformer(keras.Model):
         if self.attend_to_source:
             seen = {"key_mask": context["mask"], "x_mask": mask, "training": False}
             latents = self.target_encoder(self.positions(latents), context["memory"], **seen)
-        return ops.where(mask, self.bottleneck.encode(latents), -1)
+        return ops.where(mask, self.bottleneck.encode(self.standardize(latents, training=False)), -1)
 
     def encode(self, source) -> dict:
         """What translation has to know of source sentences, computed once.
