@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 
 import hypothesis
@@ -124,6 +125,18 @@ def test_evaluation_holds_every_pair_once(lengths, tokens):
             assert max(batch["source"].size, batch["target"].size) <= tokens
     shapes = [(batch["source"].shape[1], batch["target"].shape[1]) for batch in batches]
     assert shapes == sorted(shapes)
+
+
+def test_fertilities_come_with_their_pairs():
+    pairs = random_pairs(40)
+    # Of pair i, whose source is made of 10 + 2 i.
+    pairs = dataclasses.replace(pairs, fertilities=[np.where(row > 1, row + 1, 7) for row in pairs.sources])
+    batches = [*take(training_batches(pairs, 96, seed=1), 5), *take(evaluation_batches(pairs, 96))]
+    for batch in batches:
+        source, fertility = batch["source"], batch["fertility"]
+        assert fertility.dtype == np.int32
+        np.testing.assert_array_equal(fertility, np.where(source > 1, source + 1, 7 * source))
+    assert "fertility" not in take(evaluation_batches(random_pairs(40), 96))[0]
 
 
 class CharacterVocabulary:

@@ -25,11 +25,14 @@ class EncodedPairs:
         sources: for each pair int32 (length,), ending in EOS.
         targets: the same.
         num_dropped: how many of those that were to be encoded are missing because they were too long.
+        fertilities: for each source int32 (length,), how many tokens of the target each of its tokens stands for, as
+            `Lexicon.with_fertilities` counts them; None where no model asks for them.
     """
 
     sources: list[np.ndarray]
     targets: list[np.ndarray]
     num_dropped: int
+    fertilities: list[np.ndarray] | None = None
 
 
 def encode_pairs(vocabulary: Vocabulary, pairs: Pairs, max_length: int | None = None) -> EncodedPairs:
@@ -91,7 +94,8 @@ def training_batches(
     Returns:
         On the TensorFlow backend a `tf.data.Dataset` that prefetches, else a `keras.utils.PyDataset`. Both iterate
         to the same {"source": int32 (batch, source_length), "target": int32 (batch, target_length)}, each row ending
-        in EOS and padded with 0. Keras's `fit` takes both, with `steps_per_epoch`.
+        in EOS and padded with 0, and "fertility", shaped like the source, where pairs have fertilities. Keras's `fit`
+        takes both, with `steps_per_epoch`.
 
     Raises:
         InputError: a number is out of range, or a batch cannot hold one pair of the longest.
@@ -111,7 +115,7 @@ def training_batches(
         bucket, chosen = order.step(start_step + index)
         return _padded_batch(pairs, buckets[bucket], chosen)
 
-    return pipeline(batch, None, _SIGNATURE)
+    return pipeline(batch, None, _signature(pairs))
 
 
 def evaluation_batches(pairs: EncodedPairs, tokens_per_batch: int, target_multiple: int = 8):
@@ -143,10 +147,12 @@ def evaluation_batches(pairs: EncodedPairs, tokens_per_batch: int, target_multip
         bucket, chosen = batches[index]
         return _padded_batch(pairs, bucket, chosen)
 
-    return pipeline(batch, len(batches), _SIGNATURE)
+    return pipeline(batch, len(batches), _signature(pairs))
 
 
-_SIGNATURE = {"source": ((None, None), np.int32), "target": ((None, None), np.int32)}
+def _signature(pairs: EncodedPairs) -> dict[str, tuple[tuple, type]]:
+    names = ("source", "target") if pairs.fertilities is None else ("source", "target", "fertility")
+    return dict.fromkeys(names, ((None, None), np.int32))
 
 
 def _buckets(pairs: EncodedPairs, tokens_per_batch: int, num_buckets: int, target_multiple: int) -> list[Bucket]:
@@ -167,10 +173,13 @@ def _batch_size(bucket: Bucket, tokens_per_batch: int) -> int:
 
 
 def _padded_batch(pairs: EncodedPairs, bucket: Bucket, chosen: np.ndarray) -> dict[str, np.ndarray]:
-    return {
+    batch = {
         "source": _padded([pairs.sources[i] for i in chosen], bucket.source_length),
         "target": _padded([pairs.targets[i] for i in chosen], bucket.target_length),
     }
+    if pairs.fertilities is not None:
+        batch["fertility"] = _padded([pairs.fertilities[i] for i in chosen], bucket.source_length)
+    return batch
 
 
 def _padded(rows: list[np.ndarray], length: int) -> np.ndarray:
