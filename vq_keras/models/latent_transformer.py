@@ -357,18 +357,12 @@ class LatentTransformer(keras.Model):
         num_latents = ops.sum(ops.cast(codes >= 0, "int32"), axis=1)
         memory, mask = (ops.repeat(context[name], choices, axis=0) for name in ("memory", "mask"))
         x = self.decompressor(self.bottleneck.decode(codes), num_latents, training=False)
+        present = first(num_latents * 2**self.num_compress_steps, x)
         if self.decoder == "causal_shifted":
             hidden = self.token_decoder(self.positions(shifted(x)), memory, key_mask=mask, training=False)
         else:
-            x_mask = first(num_latents * 2**self.num_compress_steps, x)
-            hidden = self.token_decoder(self.positions(x), memory, key_mask=mask, x_mask=x_mask, training=False)
-        logits = self.embedding(hidden, reverse=True)
-        tokens = ops.cast(ops.argmax(logits, axis=-1), "int32")
-        log_probs = ops.max(logits, axis=-1) - ops.logsumexp(logits, axis=-1)
-        end = ops.cast(ops.equal(tokens, EOS), "int32")
-        kept = ops.logical_and(first(num_latents * 2**self.num_compress_steps, x), ops.cumsum(end, axis=1) - end == 0)
-        tokens = ops.where(kept, tokens, PAD)
-        log_probs = ops.sum(ops.where(kept, log_probs, 0.0), axis=-1)
+            hidden = self.token_decoder(self.positions(x), memory, key_mask=mask, x_mask=present, training=False)
+        tokens, log_probs = generation.parallel(self.embedding(hidden, reverse=True), present, EOS)
         return {
             "tokens": ops.reshape(tokens, (-1, choices, latents * 2**self.num_compress_steps)),
             "log_probs": ops.reshape(log_probs, (-1, choices)),
