@@ -6,6 +6,7 @@ from keras import ops
 from vq_keras import generation
 from vq_keras.data.vocabulary import EOS
 from vq_keras.errors import InputError
+from vq_keras.models.target_lengths import MAX_OFFSET
 
 # A target has at most so many tokens more than its source (Vaswani et al. 2017, section 6.1).
 MORE_TOKENS = 50
@@ -84,10 +85,7 @@ class LatentSearch(keras.Model):
 
     def __init__(self, model, candidates: int = 1, judge=None, length: str = "learned", **kwargs):
         super().__init__(**kwargs)
-        if candidates < 1:
-            raise InputError(f"candidates is {candidates}; give at least 1.")
-        if judge is not None and candidates == 1:
-            raise InputError("a judge has nothing to choose from with one candidate; give more.")
+        _check_candidates(candidates, judge)
         if length not in self.LENGTHS:
             raise InputError(f"length is {length!r}; give one of {', '.join(self.LENGTHS)}.")
         self.model = model
@@ -106,11 +104,62 @@ class LatentSearch(keras.Model):
             num_latents = -(-2 * words // tokens_a_latent)
         codes, code_scores = self.model.predict_latents(context, num_latents, max_latents, self.candidates)
         decoded = self.model.decode(context, codes)
-        tokens, scores = decoded["tokens"], code_scores + decoded["log_probs"]
-        if self.judge is not None:
-            candidates = ops.reshape(tokens, (-1, ops.shape(tokens)[2]))
-            scores = self.judge.score(ops.repeat(source, self.candidates, axis=0), candidates)
-            scores = ops.reshape(scores, (-1, self.candidates))
-        best = ops.argmax(scores, axis=1)[:, None]
-        tokens = ops.take_along_axis(tokens, best[..., None], axis=1)[:, 0]
-        return {"tokens": tokens, "scores": ops.take_along_axis(scores, best, axis=1)[:, 0]}
+        return _best(source, decoded["tokens"], code_scores + decoded["log_probs"], self.judge)
+
+
+class ParallelSearch(keras.Model):
+    """Translations of a `ParallelTransformer`: all tokens at once, for one length or several.
+
+    Several candidates are the noisy parallel decoding of Gu et al. 2018, section 4: for the likeliest lengths, or for
+    the likeliest fertilities and such as are drawn, the translations are all decoded, as one batch, and the likeliest
+    is kept, by the probability of its length or fertilities and its tokens given them, or by that of a judge. A
+    hundred candidates ask for a hundred times the memory of one: give them small batches.
+
+    Args:
+        model: the trained model.
+        candidates: translations to choose from; 1 takes the likeliest length or fertilities.
+        judge: an autoregressive `Transformer` with the same vocabulary, whose probability decides.
+        seed: of the fertilities that are drawn.
+
+    Shapes:
+        input: source ids int32 (batch, n), each row ending in EOS and padded with 0. Output {"tokens": int32
+        (batch, 2 n + 8), each row padded with 0, "scores": float32 (batch,)}, log probabilities in nats.
+
+    Example:
+        >>> search = ParallelSearch(model, candidates=10, judge=teacher)
+        >>> search.predict_on_batch(source)["tokens"]
+    """
+
+    def __init__(self, model, candidates: int = 1, judge=None, seed: int = 0, **kwargs):
+        super().__init__(**kwargs)
+        _check_candidates(candidates, judge)
+        if model.lengths == "classifier" and candidates > 2 * MAX_OFFSET + 1:
+            raise InputError(f"candidates is {candidates}; a length classifier knows {2 * MAX_OFFSET + 1} lengths.")
+        self.model = model
+        self.candidates = candidates
+        self.judge = judge
+        self.seed = seed
+
+    def call(self, source):
+        context = self.model.encode(source)
+        copies, scores = self.model.propose(context, self.candidates, self.seed)
+        decoded = self.model.decode(context, copies)
+        return _best(source, decoded["tokens"], scores + decoded["log_probs"], self.judge)
+
+
+def _check_candidates(candidates, judge):
+    if candidates < 1:
+        raise InputError(f"candidates is {candidates}; give at least 1.")
+    if judge is not None and candidates == 1:
+        raise InputError("a judge has nothing to choose from with one candidate; give more.")
+
+
+def _best(source, tokens, scores, judge):
+    """Of the candidates (batch, k, m) of each sentence the likeliest, by its score (batch, k) or by a judge's."""
+    if judge is not None:
+        number, length = ops.shape(tokens)[1:]
+        scores = judge.score(ops.repeat(source, number, axis=0), ops.reshape(tokens, (-1, length)))
+        scores = ops.reshape(scores, (-1, number))
+    best = ops.argmax(scores, axis=1)[:, None]
+    tokens = ops.take_along_axis(tokens, best[..., None], axis=1)[:, 0]
+    return {"tokens": tokens, "scores": ops.take_along_axis(scores, best, axis=1)[:, 0]}
