@@ -48,6 +48,13 @@ def test_few_shapes_and_sentences_of_about_one_length_together():
     assert search.shapes == [(10, 8), (10, 8), (10, 8), (4, 16)]
 
 
+def test_the_longest_source_has_a_batch_of_its_own_if_need_be():
+    search = Mirror()
+    found = Translator(search, Characters(), max_length=10, tokens_per_batch=10).translate(["a" * 9, "b" * 8, "c"])
+    assert [each.text for each in found] == ["a" * 9, "b" * 8, "c"]
+    assert search.shapes == [(1, 8), (1, 16), (1, 16)]
+
+
 def test_nothing_to_translate():
     search = Mirror()
     translator = Translator(search, Characters(), max_length=40)

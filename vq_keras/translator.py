@@ -81,7 +81,8 @@ class Translator:
                 by_length.setdefault(-(-len(row) // _MULTIPLE) * _MULTIPLE, []).append(i)
         batches = []
         for length, members in sorted(by_length.items()):
-            size = min(self.tokens_per_batch // length, 2 ** (len(members) - 1).bit_length())
+            # One at least: padding may take the longest source beyond the tokens of a batch.
+            size = min(max(1, self.tokens_per_batch // length), 2 ** (len(members) - 1).bit_length())
             for start in range(0, len(members), size):
                 chosen = members[start : start + size]
                 source = np.full((size, length), PAD, np.int32)
