@@ -17,19 +17,19 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Without it TensorFlow's no
 class Config:
     """Translate a test set with each translator, and print BLEU, chrF, latency alone and throughput in batches of 32.
 
-    A teacher is measured greedy and with 4 beams; a latent Transformer with its likeliest codes and with the best of
-    several candidates, which the first teacher of the list that has its vocabulary judges, too. All are exported as
-    SavedModels, and timed in turns in one process.
+    A teacher is measured greedy and with 4 beams; a latent or non-autoregressive Transformer with its likeliest codes,
+    length or fertilities and with the best of several candidates, which the first teacher of the list that has its
+    vocabulary judges, too. All are exported as SavedModels, and timed in turns in one process.
     """
 
     runs: tuple[Path, ...]
-    """Folders of finished runs of recipes/train_teacher.py and recipes/train_translation.py."""
+    """Folders of finished runs of recipes/train_teacher.py, recipes/train_translation.py and recipes/train_nat.py."""
     source: Path | None = None
     """Sentences to translate, one a line; the test set of numbers where not given."""
     reference: Path | None = None
     """Their translations."""
     candidates: int = 10
-    """Of the latent Transformers."""
+    """Of the latent and the non-autoregressive Transformers."""
     timed: int = 200
     """Sentences whose translation is timed."""
     json: Path | None = None
@@ -38,8 +38,9 @@ class Config:
 
 def systems(config):
     """Each way to translate by its name, and the names of the autoregressive ones: beam 4 and greedy."""
+    from vq_keras.models.parallel_transformer import ParallelTransformer
     from vq_keras.models.transformer import Transformer
-    from vq_keras.search import AutoregressiveSearch, LatentSearch
+    from vq_keras.search import AutoregressiveSearch, LatentSearch, ParallelSearch
     from vq_keras.training import runs
     from vq_keras.translation_evaluation import System
 
@@ -54,12 +55,13 @@ def systems(config):
             found[f"{name}, beam 4"] = System(AutoregressiveSearch(model, beams=4), *rest)
             found[f"{name}, greedy"] = System(AutoregressiveSearch(model), *rest)
             continue
-        found[name] = System(LatentSearch(model), *rest)
+        search = ParallelSearch if isinstance(model, ParallelTransformer) else LatentSearch
+        found[name] = System(search(model), *rest)
         several = f"{name}, best of {config.candidates}"
-        found[several] = System(LatentSearch(model, config.candidates), *rest)
+        found[several] = System(search(model, config.candidates), *rest)
         for judge_name, (judge, its_vocabulary, _) in teachers.items():
             if its_vocabulary.fingerprint == vocabulary.fingerprint:
-                found[f"{several} for {judge_name}"] = System(LatentSearch(model, config.candidates, judge), *rest)
+                found[f"{several} for {judge_name}"] = System(search(model, config.candidates, judge), *rest)
                 break
     return found
 

@@ -81,6 +81,25 @@ def load_translator(run_dir):
     return load_model(run_dir), vocabulary, config
 
 
+def load_judge(run_dir, vocabulary: Vocabulary):
+    """The autoregressive Transformer of a run, to score the translations of a model with the same vocabulary.
+
+    Raises:
+        InputError: as `load_translator`; where the run's model is another one, or has another vocabulary.
+    """
+    from vq_keras.models.transformer import Transformer
+
+    model, its_vocabulary, _ = load_translator(run_dir)
+    if not isinstance(model, Transformer):
+        raise InputError(f"{run_dir} is no judge: give the run of an autoregressive Transformer.")
+    if its_vocabulary.fingerprint != vocabulary.fingerprint:
+        raise InputError(
+            f"{run_dir} has another vocabulary: its ids would mean other words. Train with --vocabulary "
+            f"{Path(run_dir) / FILE}, or on what it has distilled."
+        )
+    return model
+
+
 def load_model(run_dir):
     """The trained model of a finished run.
 
@@ -88,7 +107,7 @@ def load_model(run_dir):
         InputError: where `run_dir` is no run's folder, the run has not ended, or its model is damaged.
     """
     # Keras finds the classes of a file only once they are imported.
-    from vq_keras.models import image, latent_transformer, transformer  # noqa: F401
+    from vq_keras.models import image, latent_transformer, parallel_transformer, transformer  # noqa: F401
 
     load_config(run_dir)
     path = Path(run_dir) / MODEL

@@ -94,7 +94,7 @@ def train(
     schedule = WarmupDecay(config.learning_rate, max(1, warmup), max(2, config.steps), config.schedule)
     model.compile(keras.optimizers.Adam(schedule, beta_2=0.98, epsilon=1e-9))
 
-    elsewhere = ("run_dir", "data_dir", "train", "validation", "test", "vocabulary", "distilled")
+    elsewhere = ("run_dir", "data_dir", "train", "validation", "test", "vocabulary", "distilled", "judge")
     decisive = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
     decisive |= {"vocabulary": corpus.vocabulary.fingerprint, "backend": keras.backend.backend()}
     decisive["languages"] = list(config.languages)
@@ -134,19 +134,22 @@ def train(
     return model
 
 
-def report(config: TranslationConfig, corpus: Corpus, searches: dict[str, keras.Model]) -> None:
+def report(
+    config: TranslationConfig, corpus: Corpus, searches: dict[str, keras.Model], tokens_per_batch: int = 1024
+) -> None:
     """Translates the test set with each search: prints the figures, and writes them and the translations.
 
     Args:
         config: of the run.
         corpus: what `load` gave.
         searches: by names for files and figures.
+        tokens_per_batch: as for `Translator`.
     """
     figures = {}
     sources, references = corpus.data.test
     table = Table("test set", "BLEU", "chrF")
     for name, search in searches.items():
-        translator = Translator(search, corpus.vocabulary, config.max_length)
+        translator = Translator(search, corpus.vocabulary, config.max_length, tokens_per_batch)
         texts = [each.text for each in translator.translate(sources, lambda batches, name=name: track(batches, name))]
         replace_file(config.run_dir / f"test.{name}.txt", "".join(f"{text}\n" for text in texts).encode())
         figures[name] = quality(texts, references)

@@ -1,0 +1,89 @@
+"""Trains a non-autoregressive Transformer: a translator that writes all words at once, the latent ones' baseline."""
+
+import dataclasses
+import os
+import sys
+from pathlib import Path
+
+import tyro
+
+from vq_keras.errors import InputError, run_command
+from vq_keras.training.translation_config import TranslationConfig
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Without it TensorFlow's notices hide the progress.
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(TranslationConfig):
+    """Train a non-autoregressive Transformer (Gu et al. 2018) to translate, and report BLEU on the test set.
+
+    It is reported for the likeliest length or fertilities, and for the best of 10 and of 100 candidates. Writes the
+    run's folder: model.keras, vocabulary.model, metrics.json, the test set's translations, history.csv, curves.png,
+    TensorBoard logs and checkpoints. The same command again continues a run that was interrupted.
+    """
+
+    distilled: Path | None = None
+    """What recipes/distill.py wrote: pairs to train on in place of the data's own, and the vocabulary."""
+    architecture: str = "small"
+    """small (4 + 4 layers of width 128), base (6 + 6 of 512), shallow_decoder (12 + 1 of 512)."""
+    lengths: str = "classifier"
+    """classifier (of the target's length, to which the source is stretched) or fertility (of each source token)."""
+    judge: Path | None = None
+    """The run of a teacher with the same vocabulary, which chooses among the candidates; else the model does so."""
+
+
+def resolve(config):
+    """The configuration with everything filled in that depends on other choices."""
+    from vq_keras.models import parallel_transformer, transformer
+
+    config.check()
+    transformer.preset(config.architecture)
+    if config.lengths not in parallel_transformer.LENGTHS:
+        known = ", ".join(parallel_transformer.LENGTHS)
+        raise InputError(f"--lengths is {config.lengths!r}; give one of {known}.")
+    name = f"{config.dataset.replace('/', '-')}-{config.architecture}-nat-{config.lengths}"
+    return dataclasses.replace(config, run_dir=config.run_dir or Path("runs") / name)
+
+
+def aligned(corpus):
+    """The corpus with the fertilities of its source tokens, as the training pairs tell them."""
+    from vq_keras.data.alignment import Lexicon
+
+    print(f"aligning the words of {len(corpus.train.sources):,} pairs")
+    lexicon = Lexicon.learn(corpus.train)
+    parts = {name: lexicon.with_fertilities(getattr(corpus, name)) for name in ("train", "validation")}
+    return dataclasses.replace(corpus, **parts)
+
+
+def run(config):
+    config = resolve(config)
+    from vq_keras.models.parallel_transformer import ParallelTransformer
+    from vq_keras.models.transformer import preset
+    from vq_keras.search import ParallelSearch
+    from vq_keras.training import runs, translation
+
+    corpus = translation.load(config, config.distilled)
+    judge = None if config.judge is None else runs.load_judge(config.judge, corpus.vocabulary)
+    if config.lengths == "fertility":
+        corpus = aligned(corpus)
+    sizes = preset(config.architecture) | {"dropout": config.dropout}
+    predicted = "length" if config.lengths == "classifier" else "fertility"
+    model = translation.train(
+        config,
+        corpus,
+        lambda: ParallelTransformer(corpus.vocabulary.size, config.lengths, **sizes),
+        ParallelSearch,
+        columns=("nll", "accuracy", f"nll_{predicted}"),
+    )
+    end = "" if judge is None else "-judged"
+    several = {f"{number}-candidates{end}": ParallelSearch(model, number, judge) for number in (10, 100)}
+    # A hundred candidates take a hundred times the memory: small batches, the smallest that hold the longest source.
+    translation.report(config, corpus, {"greedy": ParallelSearch(model), **several}, config.max_length)
+
+
+def main(argv=None):
+    return run_command(run, tyro.cli(Config, args=argv, description=Config.__doc__))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

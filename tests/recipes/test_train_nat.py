@@ -1,0 +1,92 @@
+"""The recipe of the non-autoregressive Transformer end to end, with a judge, and its rows in the comparison."""
+
+import json
+
+import keras
+import pytest
+
+from recipes import evaluate_translation, train_nat
+from vq_keras.data import number_sentences
+from vq_keras.data.translation_data import Pairs
+from vq_keras.data.vocabulary import FILE, Vocabulary
+from vq_keras.errors import InputError
+from vq_keras.models import transformer
+from vq_keras.models.parallel_transformer import LENGTHS, ParallelTransformer
+from vq_keras.training import runs
+
+TINY = {"num_encoder_layers": 1, "num_decoder_layers": 1, "hidden_dim": 16, "num_heads": 2, "feed_forward_dim": 16}
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    train = number_sentences.load().train
+    return Pairs(train.sources[:60], train.targets[:60])
+
+
+@pytest.fixture(scope="module")
+def vocabulary(pairs):
+    return Vocabulary.train(pairs, 400)
+
+
+def finished_run(run_dir, model, vocabulary):
+    runs.claim(run_dir, {"vocabulary": vocabulary.fingerprint, "max_length": 64})
+    vocabulary.save(run_dir / FILE)
+    runs.save_model(model, run_dir)
+    return run_dir
+
+
+@pytest.fixture
+def teacher(tmp_path, vocabulary):
+    return finished_run(tmp_path / "teacher", transformer.Transformer(vocabulary.size, **TINY), vocabulary)
+
+
+@pytest.fixture
+def command(tmp_path, pairs, teacher):
+    files = {}
+    for part, (start, stop) in {"train": (0, 48), "validation": (48, 54), "test": (54, 60)}.items():
+        files[part] = [str(tmp_path / f"{part}.{side}") for side in ("en", "de")]
+        for path, side in zip(files[part], pairs, strict=True):
+            with open(path, "w", encoding="utf-8") as file:
+                file.writelines(f"{sentence}\n" for sentence in side[start:stop])
+    of_parts = [word for part, paths in files.items() for word in (f"--{part}", *paths)]
+    numbers = ["--steps", "4", "--interval", "2", "--average", "2", "--tokens-per-batch", "256", "--max-length", "64"]
+    return ["--dataset", "files", *of_parts, *numbers, "--vocabulary", str(teacher / FILE)]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="minutes of compilation")
+@pytest.mark.parametrize("lengths", LENGTHS)
+def test_a_run_leaves_its_files_and_has_rows_in_the_comparison(tmp_path, monkeypatch, command, teacher, lengths):
+    monkeypatch.setitem(transformer.PRESETS, "small", TINY)
+    run_dir = tmp_path / "nat"
+    command = [*command, "--run-dir", str(run_dir), "--lengths", lengths, "--judge", str(teacher)]
+    assert train_nat.main(command) == 0
+    files = {"config.json", "model.keras", FILE, "metrics.json", "history.csv", "curves.png", "checkpoints"}
+    searches = {"greedy", "10-candidates-judged", "100-candidates-judged"}
+    files |= {"tensorboard", *(f"test.{name}.txt" for name in searches)}
+    assert {path.name for path in run_dir.iterdir()} == files
+    assert set(json.loads((run_dir / "metrics.json").read_text())) == searches
+    predicted = "nll_length" if lengths == "classifier" else "nll_fertility"
+    assert {predicted, f"val_{predicted}"} < set((run_dir / "history.csv").read_text().splitlines()[0].split(","))
+    model, _, config = runs.load_translator(run_dir)
+    assert isinstance(model, ParallelTransformer) and model.lengths == config["lengths"] == lengths
+    assert "judge" not in config
+
+    systems = evaluate_translation.systems(evaluate_translation.Config((teacher, run_dir), candidates=5))
+    expected = ["teacher, beam 4", "teacher, greedy", "nat", "nat, best of 5", "nat, best of 5 for teacher"]
+    assert list(systems) == expected
+    assert systems["nat, best of 5 for teacher"].search.judge is systems["teacher, greedy"].search.model
+
+
+def test_a_judge_is_a_teacher_with_the_same_vocabulary(tmp_path, pairs, vocabulary, teacher):
+    assert isinstance(runs.load_judge(teacher, vocabulary), transformer.Transformer)
+    with pytest.raises(InputError, match="teacher has another vocabulary: its ids would mean other words"):
+        runs.load_judge(teacher, Vocabulary.train(pairs, 380))
+    model = ParallelTransformer(vocabulary.size, **TINY)
+    with pytest.raises(InputError, match="nat is no judge: give the run of an autoregressive Transformer"):
+        runs.load_judge(finished_run(tmp_path / "nat", model, vocabulary), vocabulary)
+
+
+def test_what_does_not_fit_is_told_before_the_data(capsys):
+    assert train_nat.main(["--lengths", "oracle"]) != 0
+    assert "--lengths is 'oracle'; give one of classifier, fertility." in capsys.readouterr().err
