@@ -32,10 +32,10 @@ class Lexicon:
         probabilities: float64 (entries,), t(f | e).
 
     Example:
-        >>> rows = [np.array(row) for row in ([5, 6, 1], [5, 7, 1], [6, 7, 1])]
-        >>> pairs = EncodedPairs(rows, [row[[1, 0, 0, 2]] for row in rows], num_dropped=0)
-        >>> Lexicon.learn(pairs).with_fertilities(pairs).fertilities[0]
-        array([2, 1, 1], dtype=int32)
+        >>> sources, targets = ([5, 1], [6, 5, 1]), ([8, 8, 1], [9, 8, 8, 1])
+        >>> pairs = EncodedPairs([*map(np.array, sources)], [*map(np.array, targets)], num_dropped=0)
+        >>> Lexicon.learn(pairs).with_fertilities(pairs).fertilities
+        [array([2, 1], dtype=int32), array([1, 2, 1], dtype=int32)]
     """
 
     keys: np.ndarray
