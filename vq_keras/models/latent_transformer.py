@@ -195,7 +195,12 @@ class LatentTransformer(keras.Model):
         target_encoder = ParallelDecoder(1, *sizes, name="target_encoder") if attend_to_source else None
         # In float32: what it moves by a hundredth of a difference would not move in half precision.
         standardize = keras.layers.BatchNormalization(
-            momentum=STATISTICS_MOMENTUM, center=False, scale=False, synchronized=True, dtype="float32", name="standardize"
+            momentum=STATISTICS_MOMENTUM,
+            center=False,
+            scale=False,
+            synchronized=True,
+            dtype="float32",
+            name="standardize",
         )
         predictor = TransformerDecoder(num_predictor_layers, *sizes, name="predictor")
         to_code_logits = keras.layers.Dense(bottleneck.num_codes, dtype="float32", name="to_code_logits")
