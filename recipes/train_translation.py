@@ -35,8 +35,10 @@ class Config(TranslationConfig):
     """Whether the target's encoder attends to the source."""
     predictor_gradient: bool = True
     """Whether the loss of the latent predictor moves the codes."""
-    annealing: float | None = None
-    """Share of the run in which the decoder is weaned off the target's own tokens; 0.2 with causal_shifted, else 0."""
+    startup: float = 0.1
+    """Share of the run in which latents become codes bit by bit: the decoder first gets them as they are."""
+    annealing: float = 0.0
+    """Share of the run in which the decoder is weaned off the target's own tokens (causal_shifted alone)."""
 
     bottleneck: str = "soft_em"
     """soft_em (Monte-Carlo EM), vector_quantizer (hard EM with --update ema), gumbel_softmax, semantic_hashing, or
@@ -46,7 +48,7 @@ class Config(TranslationConfig):
     """More arguments of the bottleneck, as JSON."""
     update: str = "ema"
     """How vector_quantizer learns its codebook: ema or gradient."""
-    num_codes: int = 4096
+    num_codes: int = 512
     """Codes in the codebook."""
     num_samples: int = 10
     """Of soft_em's draws for each latent."""
@@ -69,10 +71,11 @@ def resolve(config):
         config,
         run_dir=config.run_dir or Path("runs") / name,
         hidden_dim=config.hidden_dim or sizes["hidden_dim"],
-        annealing=config.annealing if config.annealing is not None else 0.2 * (config.decoder == "causal_shifted"),
     )
-    if not 0 <= config.annealing < 1:
-        raise InputError(f"--annealing is {config.annealing}; give a share of the run, from 0 up to, not including, 1.")
+    for name in ("startup", "annealing"):
+        share = getattr(config, name)
+        if not 0 <= share < 1:
+            raise InputError(f"--{name} is {share}; give a share of the run, from 0 up to, not including, 1.")
     temperature = config.hidden_dim / 512 if config.temperature is None else config.temperature
     return dataclasses.replace(config, temperature=temperature)
 
@@ -89,6 +92,7 @@ def make_model(config, vocabulary_size, bottleneck):
         decoder=config.decoder,
         attend_to_source=config.attend_to_source,
         predictor_gradient=config.predictor_gradient,
+        startup_steps=round(config.startup * config.steps),
         annealing_steps=round(config.annealing * config.steps),
         seed=config.seed,
     )

@@ -23,6 +23,7 @@ class Stack(keras.layers.Layer):
 
     def __init__(self, num_layers: int, num_heads: int, feed_forward_dim: int, dropout: float = 0.0, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True  # Masks are arguments here; Keras's own, of other layers, says nothing new.
         if num_layers < 1:
             raise InputError(f"num_layers of the {self.name} is {num_layers}; give at least 1.")
         self.num_layers = num_layers

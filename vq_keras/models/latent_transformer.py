@@ -108,15 +108,19 @@ class LatentTransformer(keras.Model):
     draws them together there. Without mean and scale of their own they can do neither (Łańcucki et al. 2020, "Robust
     Training of Vector Quantized Bottleneck Models").
 
+    Nor would a decoder that learns to translate from the memory alone ever ask for the codes, which say nothing yet. So
+    it first gets the latents as they are, from which a target is easily read, and then codes in their place, more and
+    more of them over `startup_steps`, as the released code does in its autoencoders though not in its translator.
+
     Training reads the codes off the target; translation predicts them one by one, and then all tokens in one pass. The
     loss of a step is, in nats,
 
         mean over tokens -log p(token) + a mean over codes -log p(code) + mean -log p(number of codes)
-            + p * the bottleneck's losses,    a = 0 while the decoder still gets target tokens (`GoldAnnealing`), then 1
+            + p * the bottleneck's losses,    a = 0 until all that the decoder gets comes from codes, then 1
 
     with soft labels where the bottleneck draws several codes (section 3.2). p is the share of places at which the
-    decoder gets latents: as long as nothing is decoded from them, the commitment loss at its full weight, as in the
-    released code, draws all of them to one code, which they do not leave any more. Padding counts in no loss and in no
+    decoder gets what comes from codes: as long as nothing is decoded from them, the commitment loss at its full weight,
+    as in the released code, draws all of them to one code, which they do not leave any more. Padding counts in no loss and in no
     statistic, and changes no output: the released code lets its predictor learn the codes of padding, too.
 
     A functional model. Its input is `{"source", "target"}`, int32 (batch, n) and (batch, m), each sentence ending in
@@ -141,7 +145,8 @@ class LatentTransformer(keras.Model):
             (section 5, figure 3) finds learning more stable without, and less so.
         predictor_gradient: whether the predictor's loss moves the latents through its inputs, as in the released code:
             codes become easier to predict, at the price that they may say less.
-        annealing_steps: of `GoldAnnealing`; needs the causal decoder, since any other would see what it is to predict.
+        startup_steps: steps over which codes take the place of the latents in what the decoder gets.
+        annealing_steps: of `GoldAnnealing`: steps over which it is weaned off the target's own tokens. It needs the causal decoder, since any other would see what it is to predict.
         seed: of the annealing.
 
     Raises:
@@ -174,6 +179,7 @@ class LatentTransformer(keras.Model):
         decoder: str = "causal_shifted",
         attend_to_source: bool = False,
         predictor_gradient: bool = True,
+        startup_steps: int = 0,
         annealing_steps: int = 0,
         seed: int | None = None,
         **kwargs,
@@ -206,7 +212,8 @@ class LatentTransformer(keras.Model):
         to_code_logits = keras.layers.Dense(bottleneck.num_codes, dtype="float32", name="to_code_logits")
         to_length_logits = keras.layers.Dense(MAX_LATENTS, dtype="float32", name="to_length_logits")
         decompressor = Decompressor(num_compress_steps, dropout, name="decompressor")
-        annealing = GoldAnnealing(annealing_steps, seed, name="annealing")
+        startup = GoldAnnealing(startup_steps, seed, name="startup")
+        annealing = GoldAnnealing(annealing_steps, None if seed is None else seed + 1, name="annealing")
         stack = TransformerDecoder if decoder == "causal_shifted" else ParallelDecoder
         token_decoder = stack(num_decoder_layers, *sizes, name="decoder")
         token_cross_entropy = TokenCrossEntropy(embedding, 0.0, name="cross_entropy")
@@ -226,7 +233,8 @@ class LatentTransformer(keras.Model):
         latent_mask = first(num_latents, latents)
         if attend_to_source:
             latents = target_encoder(positions(latents), memory, key_mask=mask, x_mask=latent_mask)
-        discrete = bottleneck(standardize(latents, mask=latent_mask), mask=latent_mask)
+        latents = standardize(latents, mask=latent_mask)
+        discrete = bottleneck(latents, mask=latent_mask)
         # 3. What predicts them, and their number.
         quantized = discrete["quantized"]
         seen = quantized if predictor_gradient else ops.stop_gradient(quantized)
@@ -234,7 +242,7 @@ class LatentTransformer(keras.Model):
         nll_z = code_cross_entropy(discrete["samples"], to_code_logits(hidden))
         nll_length = length_cross_entropy(to_length_logits(pooled(memory, mask)), num_latents)
         # 4. All tokens at once.
-        given = annealing(gold, decompressor(quantized, num_latents))
+        given = annealing(gold, decompressor(startup(latents, quantized), num_latents))
         if decoder == "causal_shifted":
             hidden = token_decoder(embedding_dropout(positions(shifted(given))), memory, key_mask=mask)
         else:
@@ -261,13 +269,15 @@ class LatentTransformer(keras.Model):
         self.decoder = decoder
         self.attend_to_source = attend_to_source
         self.predictor_gradient = predictor_gradient
+        self.startup_steps = startup_steps
         self.annealing_steps = annealing_steps
         self.seed = seed
         self.embedding, self.positions = embedding, positions
         self.encoder, self.compressor, self.predictor = encoder, compressor, predictor
         self.target_encoder, self.standardize = target_encoder, standardize
         self.to_code_logits, self.to_length_logits = to_code_logits, to_length_logits
-        self.decompressor, self.annealing, self.token_decoder = decompressor, annealing, token_decoder
+        self.decompressor, self.token_decoder = decompressor, token_decoder
+        self.startup, self.annealing = startup, annealing
         self._token_means = {"nll": keras.metrics.Mean(name="nll"), "correct": keras.metrics.Mean(name="accuracy")}
         self._nll_z = keras.metrics.Mean(name="nll_z")
         self._usage = [
@@ -378,8 +388,8 @@ class LatentTransformer(keras.Model):
         present = ops.cast(y_pred["codes"] >= 0, "float32")
         nll_z = ops.sum(y_pred["nll_z"]) / ops.maximum(ops.sum(present), 1.0)
         loss = ops.sum(y_pred["loss"]) / count_tokens(x)
-        loss = loss + self.annealing.done() * nll_z + ops.mean(y_pred["nll_length"])
-        return replicas.share_of_loss(loss + self.annealing.share() * sum(self.losses))
+        loss = loss + self.startup.done() * self.annealing.done() * nll_z + ops.mean(y_pred["nll_length"])
+        return replicas.share_of_loss(loss + self.startup.share() * self.annealing.share() * sum(self.losses))
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Tracks the means over all tokens and codes."""
@@ -395,7 +405,7 @@ class LatentTransformer(keras.Model):
     def get_config(self):
         names = ("name", "vocabulary_size", "num_compress_steps", "num_encoder_layers", "num_predictor_layers")
         names += ("num_decoder_layers", "hidden_dim", "num_heads", "feed_forward_dim", "dropout", "decoder")
-        names += ("attend_to_source", "predictor_gradient", "annealing_steps", "seed")
+        names += ("attend_to_source", "predictor_gradient", "startup_steps", "annealing_steps", "seed")
         config = {name: getattr(self, name) for name in names}
         return {**config, "bottleneck": keras.saving.serialize_keras_object(self.bottleneck)}
 
