@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from compiled import numpy
 
-from vq_keras.layers import GoldAnnealing
+from vq_keras.layers import Annealing
 
 
 @pytest.mark.parametrize(
     ("step", "share"), [(0, 0.0001), (5_000, 0.0069), (12_500, 0.2575), (25_000, 0.505), (50_000, 1.0), (60_000, 1.0)]
 )
 def test_the_released_schedule(step, share):
-    layer = GoldAnnealing(50_000)
+    layer = Annealing(50_000)
     layer.build()
     layer.steps.assign(step)
     assert float(layer.share()) == pytest.approx(share, rel=5e-3)  # The figures have as many digits.
@@ -19,7 +19,7 @@ def test_the_released_schedule(step, share):
 
 
 def test_positions_are_mixed_in_that_share_and_steps_are_counted():
-    layer = GoldAnnealing(100, seed=0)
+    layer = Annealing(100, seed=0)
     gold, latents = np.zeros((50, 200, 2), "float32"), np.ones((50, 200, 2), "float32")
     layer.build()
     layer.steps.assign(50)

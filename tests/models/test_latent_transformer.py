@@ -175,7 +175,7 @@ def test_the_loss_is_the_sum_of_its_parts():
     early = make(annealing_steps=10)
     outputs = early(inputs, training=False)
     parts = {name: numpy(value) for name, value in outputs.items()}
-    # And hardly a place gets its latent: 0.01 of 0.01 at the first step.
+    # And hardly a place gets what comes from codes: 0.01 of 0.01 at the first step.
     expected = parts["loss"].sum() / 11 + parts["nll_length"].mean() + 1e-4 * float(sum(early.losses))
     assert float(early.compute_loss(inputs, None, outputs)) == pytest.approx(expected, rel=1e-5)
 

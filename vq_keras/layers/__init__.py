@@ -1,6 +1,6 @@
 """Layers that several models share."""
 
-from vq_keras.layers.annealing import GoldAnnealing
+from vq_keras.layers.annealing import Annealing
 from vq_keras.layers.attention import LocalSelfAttention
 from vq_keras.layers.compression import Compressor, Decompressor
 from vq_keras.layers.multi_head_attention import CausalSelfAttention, CrossAttention, SelfAttention
@@ -10,13 +10,13 @@ from vq_keras.layers.tied_embedding import TiedEmbedding
 from vq_keras.layers.transformer import DecoderBlock, EncoderBlock, ParallelDecoderBlock, TransformerBlock
 
 __all__ = [
+    "Annealing",
     "CausalSelfAttention",
     "Compressor",
     "CrossAttention",
     "DecoderBlock",
     "Decompressor",
     "EncoderBlock",
-    "GoldAnnealing",
     "LocalSelfAttention",
     "ParallelDecoder",
     "ParallelDecoderBlock",

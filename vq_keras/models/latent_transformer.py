@@ -8,9 +8,9 @@ from vq_keras.bottlenecks import replicas
 from vq_keras.data.vocabulary import EOS, PAD
 from vq_keras.errors import InputError
 from vq_keras.layers import (
+    Annealing,
     Compressor,
     Decompressor,
-    GoldAnnealing,
     ParallelDecoder,
     SinusoidalPositions,
     TiedEmbedding,
@@ -120,8 +120,8 @@ class LatentTransformer(keras.Model):
 
     with soft labels where the bottleneck draws several codes (section 3.2). p is the share of places at which the
     decoder gets what comes from codes: as long as nothing is decoded from them, the commitment loss at its full weight,
-    as in the released code, draws all of them to one code, which they do not leave any more. Padding counts in no loss and in no
-    statistic, and changes no output: the released code lets its predictor learn the codes of padding, too.
+    as in the released code, draws all of them to one code, which they do not leave any more. Padding counts in no loss
+    and in no statistic, and changes no output: the released code lets its predictor learn the codes of padding, too.
 
     A functional model. Its input is `{"source", "target"}`, int32 (batch, n) and (batch, m), each sentence ending in
     EOS (1) and padded with 0; m is a multiple of 2^n. Its outputs are what `TokenCrossEntropy` says of each target
@@ -146,7 +146,8 @@ class LatentTransformer(keras.Model):
         predictor_gradient: whether the predictor's loss moves the latents through its inputs, as in the released code:
             codes become easier to predict, at the price that they may say less.
         startup_steps: steps over which codes take the place of the latents in what the decoder gets.
-        annealing_steps: of `GoldAnnealing`: steps over which it is weaned off the target's own tokens. It needs the causal decoder, since any other would see what it is to predict.
+        annealing_steps: steps over which it is weaned off the target's own tokens, as in the released code. They need
+            the causal decoder, since any other would see what it is to predict.
         seed: of the annealing.
 
     Raises:
@@ -212,8 +213,8 @@ class LatentTransformer(keras.Model):
         to_code_logits = keras.layers.Dense(bottleneck.num_codes, dtype="float32", name="to_code_logits")
         to_length_logits = keras.layers.Dense(MAX_LATENTS, dtype="float32", name="to_length_logits")
         decompressor = Decompressor(num_compress_steps, dropout, name="decompressor")
-        startup = GoldAnnealing(startup_steps, seed, name="startup")
-        annealing = GoldAnnealing(annealing_steps, None if seed is None else seed + 1, name="annealing")
+        startup = Annealing(startup_steps, seed, name="startup")
+        annealing = Annealing(annealing_steps, None if seed is None else seed + 1, name="annealing")
         stack = TransformerDecoder if decoder == "causal_shifted" else ParallelDecoder
         token_decoder = stack(num_decoder_layers, *sizes, name="decoder")
         token_cross_entropy = TokenCrossEntropy(embedding, 0.0, name="cross_entropy")
