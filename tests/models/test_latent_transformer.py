@@ -171,8 +171,13 @@ def test_the_loss_is_the_sum_of_its_parts():
     expected = parts["loss"].sum() / 11 + parts["nll_z"].sum() / latents + parts["nll_length"].mean()
     loss = float(model.compute_loss(inputs, None, outputs))
     assert loss == pytest.approx(expected + float(sum(model.losses)), rel=1e-5)
-    # Before the annealing is over the predictor does not count.
-    early = make(annealing_steps=10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [{"startup_steps": 10}, {"annealing_steps": 10}])
+def test_before_all_comes_from_codes_the_predictor_does_not_count(steps):
+    early = make(**steps)
+    inputs = {"source": sentences(6, 6, 3), "target": sentences(8, 7, 4, seed=1)}
     outputs = early(inputs, training=False)
     parts = {name: numpy(value) for name, value in outputs.items()}
     # And hardly a place gets what comes from codes: 0.01 of 0.01 at the first step.
