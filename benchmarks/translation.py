@@ -1,0 +1,239 @@
+"""Latency of untrained translators of one width and vocabulary: token by token, by beams, and through latents.
+
+All write the same number of target tokens from the same source, whatever their weights say: the autoregressive ones
+search without an end, the latent ones get the number of codes. Each is compiled, without XLA (`graph`, as TF Serving
+runs it) and with it (`xla`); on JAX always with. In each round every system is called once, so that what else the
+machine does hits all alike. Where ctranslate2 is installed, its engine runs the same autoregressive models.
+
+    python benchmarks/translation.py --json translation.json
+    python benchmarks/translation.py --batches 1 2 4 8 16 32 64 --modes graph --repeats 5
+    python benchmarks/translation.py --target-tokens 8 16 32 64 128 256 --modes graph --repeats 5
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import statistics
+import tempfile
+import time
+
+import keras
+import numpy as np
+import rich.console
+import rich.progress
+import rich.table
+import tyro
+from keras import ops
+
+from vq_keras import bottlenecks, generation
+from vq_keras.data.vocabulary import EOS
+from vq_keras.models.latent_transformer import LatentTransformer
+from vq_keras.models.transformer import Transformer
+from vq_keras.training.files import replace_file
+
+SIZES = {"hidden_dim": 512, "num_heads": 8, "feed_forward_dim": 2048}
+NUM_CODES = 4096
+# Encoder and decoder layers; then those of encoder, latent predictor and decoder, and the halvings of the target.
+AUTOREGRESSIVE = {"6+6": (6, 6), "12+1": (12, 1)}
+LATENT = {
+    "latent 6+6+6, n_c = 3 (roy2018)": (6, 6, 6, 3),
+    "latent 6+6+6, n_c = 4": (6, 6, 6, 4),
+    "latent 12+1+2, n_c = 3": (12, 1, 2, 3),
+    "latent 12+2+2, n_c = 4": (12, 2, 2, 4),
+}
+
+
+@dataclasses.dataclass
+class Config:
+    """What to measure."""
+
+    batches: tuple[int, ...] = (1,)
+    """Sentences at once."""
+    source_tokens: int = 25
+    """Tokens of each source."""
+    target_tokens: tuple[int, ...] = (32,)
+    """Tokens of each target, multiples of 8; for n_c = 4, 16 tokens a code, the number is rounded up."""
+    vocabulary_size: int = 32_000
+    """Tokens in the vocabulary."""
+    modes: tuple[str, ...] = ("graph", "xla")
+    """Compiled how: graph, xla."""
+    repeats: int = 20
+    """Timed rounds; the table has medians."""
+    beams: int = 4
+    """Of the beam searches."""
+    seed: int = 0
+    """Of the weights and the source."""
+    json: pathlib.Path | None = None
+    """Where to write the results as JSON, if anywhere."""
+
+
+def compiled(function, mode):
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    import tensorflow as tf
+
+    return tf.function(function, jit_compile=mode == "xla")
+
+
+def search_of(model, length, beams):
+    """Source to tokens, `length` of them whatever they are."""
+
+    def search(source):
+        context, rows = model.encode(source), source.shape[0]
+        start, cache = ops.full((rows,), EOS, dtype="int32"), model.init_cache(rows * beams, length)
+
+        def step(previous, position, cache):
+            return model.step(previous, position, cache, context)
+
+        if beams == 1:
+            return generation.greedy(step, cache, length, start)[0]
+        return generation.beam_search(step, cache, length, start, beams, best=1)[0]
+
+    return search
+
+
+def latents_of(model, length):
+    num_latents = -(-length // 2**model.num_compress_steps)
+
+    def search(source):
+        context = model.encode(source)
+        numbers = ops.full((source.shape[0],), num_latents, dtype="int32")
+        codes, _ = model.predict_latents(context, numbers, num_latents)
+        return model.decode(context, codes)["tokens"]
+
+    return search
+
+
+def engine_of(model, length, beams, directory):
+    """CTranslate2's engine with the model's weights, or None where it is not installed."""
+    try:
+        import ctranslate2
+    except ImportError:
+        return None
+    from vq_keras import ctranslate2_model
+
+    path = pathlib.Path(directory) / f"{model.num_encoder_layers}+{model.num_decoder_layers}"
+    if not path.exists():
+        ctranslate2_model.write(path, model, _Numbers(model.vocabulary_size))
+    threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count()))
+    translator = ctranslate2.Translator(str(path), inter_threads=1, intra_threads=threads)
+
+    def search(source):
+        rows = [[str(token) for token in row[:-1]] for row in source]
+        limits = {"min_decoding_length": length, "max_decoding_length": length, "max_batch_size": 0}
+        return translator.translate_batch(rows, beam_size=beams, **limits)
+
+    return search
+
+
+class _Numbers:
+    """A vocabulary whose pieces are their numbers, for the engine."""
+
+    def __init__(self, size):
+        self.size = size
+        self.proto = b""
+        self.pieces = [str(number) for number in range(size)]
+        self.pieces[EOS] = "</s>"
+
+    def save(self, path):
+        pathlib.Path(path).write_bytes(b"")
+
+
+def measure(config: Config) -> list[dict]:
+    """A row for each system, mode, batch and length; milliseconds of a call."""
+    keras.utils.set_random_seed(config.seed)
+    teachers = {
+        name: Transformer(config.vocabulary_size, encoder, decoder, **SIZES)
+        for name, (encoder, decoder) in AUTOREGRESSIVE.items()
+    }
+    latent = {}
+    for name, (*layers, steps) in LATENT.items():
+        bottleneck = bottlenecks.VectorQuantizer(NUM_CODES, initializer="normal")
+        latent[name] = LatentTransformer(config.vocabulary_size, bottleneck, steps, *layers, **SIZES)
+    rng = np.random.default_rng(config.seed)
+    modes = ("xla",) if keras.backend.backend() == "jax" else config.modes
+    rows = []
+    with tempfile.TemporaryDirectory() as directory:
+        for batch in config.batches:
+            source = rng.integers(3, config.vocabulary_size, (batch, config.source_tokens)).astype("int32")
+            source[:, -1] = EOS
+            for length in config.target_tokens:
+                systems = {}
+                for name, model in teachers.items():
+                    for beams in (config.beams, 1):
+                        label = f"{name} {'greedy' if beams == 1 else f'beam {beams}'}"
+                        for mode in modes:
+                            systems[label, mode] = compiled(search_of(model, length, beams), mode)
+                        engine = engine_of(model, length, beams, directory)
+                        if engine:
+                            systems[label, "ctranslate2"] = engine
+                for name, model in latent.items():
+                    for mode in modes:
+                        systems[name, mode] = compiled(latents_of(model, length), mode)
+                rows += timed(systems, source, length, config.repeats)
+    return rows
+
+
+def timed(systems, source, length, repeats):
+    tensor = ops.convert_to_tensor(source)
+    seconds = {key: [] for key in systems}
+    description = f"batch {len(source)}, {length} tokens"
+    for number in rich.progress.track(range(repeats + 2), description, transient=True):
+        for (name, mode), search in systems.items():
+            start = time.perf_counter()
+            found = search(source if mode == "ctranslate2" else tensor)
+            if mode != "ctranslate2":
+                ops.convert_to_numpy(found)
+            if number >= 2:  # The first call compiles, the second settles.
+                seconds[name, mode].append(time.perf_counter() - start)
+    return [
+        {
+            "system": name,
+            "mode": mode,
+            "batch": len(source),
+            "target_tokens": length,
+            "ms": 1e3 * statistics.median(each),
+            "ms_all": [1e3 * one for one in each],
+        }
+        for (name, mode), each in seconds.items()
+    ]
+
+
+def table(rows: list[dict], beams: int) -> rich.table.Table:
+    """Ratios are to the quickest beam and greedy search of the 6+6 model of ours, in whatever mode."""
+    out = rich.table.Table(
+        title=f"d = 512, {keras.backend.backend()} on {platform.machine()}, {os.cpu_count()} cores: medians"
+    )
+    for column in ("batch", "tokens", "system", "mode", "ms", f"x beam {beams}", "x greedy"):
+        out.add_column(column, justify="left" if column in ("system", "mode") else "right")
+    for row in rows:
+        ratios = []
+        for rival in (f"6+6 beam {beams}", "6+6 greedy"):
+            best = min(
+                other["ms"]
+                for other in rows
+                if other["system"] == rival
+                and other["mode"] != "ctranslate2"
+                and (other["batch"], other["target_tokens"]) == (row["batch"], row["target_tokens"])
+            )
+            ratios.append(f"{best / row['ms']:.2f}")
+        cells = (str(row["batch"]), str(row["target_tokens"]), row["system"], row["mode"], f"{row['ms']:.1f}")
+        out.add_row(*cells, *ratios)
+    return out
+
+
+def main(args: list[str] | None = None) -> list[dict]:
+    config = tyro.cli(Config, args=args, description=__doc__)
+    rows = measure(config)
+    rich.console.Console().print(table(rows, config.beams))
+    if config.json:
+        replace_file(config.json, (json.dumps(rows, indent=2) + "\n").encode())
+    return rows
+
+
+if __name__ == "__main__":
+    main()
