@@ -55,7 +55,8 @@ def run(config):
         sources = data.train.sources
     model, vocabulary, teacher = runs.load_translator(config.teacher)
     search = AutoregressiveSearch(model, config.beams, config.length_penalty)
-    translator = Translator(search, vocabulary, teacher["max_length"])
+    # Large batches: nobody waits for a single sentence.
+    translator = Translator(search, vocabulary, teacher["max_length"], max(4096, teacher["max_length"]))
     settings = {"beams": config.beams, "length_penalty": config.length_penalty}
     distillation.distill(translator, sources, config.output, config.shard, settings)
     vocabulary.save(config.output / FILE)
