@@ -132,6 +132,24 @@ def test_the_curve_is_that_of_the_history(tmp_path, monkeypatch):
     assert drawn[2].get_title(loc="left") == "perplexity of the codes: 7.5 at the end"
 
 
+def test_translators_are_points_of_latency_and_quality(tmp_path, monkeypatch):
+    drawn = []
+    plot = plots.Figure.add_subplot
+
+    def remember(figure, *place):
+        drawn.append(plot(figure, *place))
+        return drawn[-1]
+
+    monkeypatch.setattr(plots.Figure, "add_subplot", remember)
+    figures = {"teacher": {"median_ms": 200.0, "bleu": 37.5}, "latent": {"median_ms": 40.0, "bleu": 36.5}}
+    plots.quality_against_latency(tmp_path / "figures.png", figures)
+    points = {line.get_label(): line.get_xydata().tolist() for line in drawn[0].lines}
+    assert points == {"teacher": [[200, 37.5]], "latent": [[40, 36.5]]}
+    assert drawn[0].get_xscale() == "log"
+    with pytest.raises(InputError, match="no figures to draw"):
+        plots.quality_against_latency(tmp_path / "none.png", {})
+
+
 def test_nothing_to_draw(tmp_path):
     with pytest.raises(InputError, match="none of the metrics"):
         plots.learning_curves(tmp_path / "curves.png", [{"step": 1, "accuracy": 0.5}])

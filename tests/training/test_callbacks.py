@@ -175,6 +175,16 @@ def test_pictures(tmp_path):
     assert len(calls) == 2
 
 
+def test_texts(tmp_path):
+    log = TensorBoardLog(tmp_path / "logs", texts=lambda: {"translations": "| a | b |"}, image_steps=5)
+    fit(make_model(), batches, steps=12, run_dir=tmp_path, interval=2, callbacks=[log])
+    written = EventAccumulator(str(tmp_path / "logs"))
+    written.Reload()
+    events = written.Tensors("translations/text_summary")
+    assert [event.step for event in events] == [6, 10]
+    assert events[0].tensor_proto.string_val == [b"| a | b |"]
+
+
 # Stops -------------------------------------------------------------------------------------------------------------
 
 

@@ -57,6 +57,24 @@ def test_rows_are_means_over_their_interval(tmp_path):
     assert int(model.optimizer.iterations.value) == 25
 
 
+def test_validation_is_over_all_of_its_batches_at_each_interval(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, kernel_initializer="zeros")])
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    apart = [next(batches(step)) for step in (100, 101, 102)]
+
+    class Apart(keras.utils.PyDataset):
+        def __len__(self):
+            return len(apart)
+
+        def __getitem__(self, index):
+            return apart[index]
+
+    history = fit(model, batches, steps=4, run_dir=tmp_path, interval=2, validation=Apart())
+    expected = np.mean([np.mean(y**2) for _, y in apart])
+    np.testing.assert_allclose([row["val_loss"] for row in history], [expected] * 2, rtol=1e-5)
+    assert "val_loss" in (tmp_path / "history.csv").read_text().splitlines()[0]
+
+
 def test_the_table_of_the_history(tmp_path):
     history = fit(make_model(), batches, steps=5, run_dir=tmp_path, interval=2)
     with (tmp_path / "history.csv").open() as file:
