@@ -100,6 +100,7 @@ def make_model(config, vocabulary_size, bottleneck):
 
 def run(config):
     config = resolve(config)
+    from vq_keras.models.latent_transformer import check_bottleneck
     from vq_keras.search import LatentSearch
     from vq_keras.training import translation
     from vq_keras.training.bottleneck_options import make_bottleneck
@@ -109,6 +110,7 @@ def run(config):
     bottleneck = make_bottleneck(
         config.bottleneck, options, config.bottleneck_arguments, config.steps, config.hidden_dim
     )
+    check_bottleneck(bottleneck)
     corpus = translation.load(config, config.distilled)
     model = translation.train(
         config,

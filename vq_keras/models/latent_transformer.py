@@ -68,6 +68,14 @@ def preset(name: str) -> dict:
     return dict(PRESETS[name])
 
 
+def check_bottleneck(bottleneck) -> None:
+    """Raises `InputError` for a bottleneck that a `LatentTransformer` cannot have: one code a latent is predicted."""
+    if not bottleneck.has_codes or bottleneck.code_shape((1,)) != (1,):
+        raise InputError(
+            f"a latent Transformer needs a bottleneck with one code for each latent, not {type(bottleneck).__name__}."
+        )
+
+
 @keras.saving.register_keras_serializable(package="vq_keras")
 class CodeCrossEntropy(keras.layers.Layer):
     """-log p of each code in nats: samples (batch, n, m), logits (batch, n, num_codes) -> (batch, n), 0 at padding."""
@@ -191,8 +199,7 @@ class LatentTransformer(keras.Model):
             raise InputError(
                 f"annealing_steps is {annealing_steps}, but a {decoder} decoder would see the target; give 0."
             )
-        if bottleneck.code_shape((1,)) != (1,):
-            raise InputError("a latent Transformer needs a bottleneck with one code for each latent.")
+        check_bottleneck(bottleneck)
         sizes = (num_heads, feed_forward_dim, dropout)
         embedding = TiedEmbedding(vocabulary_size, hidden_dim, name="embedding")
         positions = SinusoidalPositions(name="positions")
