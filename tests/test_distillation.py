@@ -88,5 +88,7 @@ def test_a_damaged_piece_is_told(tmp_path):
 
 
 def test_nothing_to_distill(tmp_path):
+    with pytest.raises(InputError, match="None of the 2 sources got a translation: train the teacher for longer"):
+        distill(Upper(), ["nothing", "nothing"], tmp_path / "empty", 5, SETTINGS)
     with pytest.raises(InputError, match="There are 0 sentences to translate"):
         distill(Upper(), [], tmp_path, 5, SETTINGS)

@@ -31,7 +31,7 @@ def distill(translator: Translator, sources: Sequence[str], output: Path, shard:
         settings: what else decides the translations, for the check that a folder is continued with the same.
 
     Raises:
-        InputError: there is nothing to translate, or the folder holds translations of others.
+        InputError: there is nothing to translate, no translation has a word, or the folder holds those of others.
 
     Example:
         >>> distill(translator, ["two books", "two houses"], Path("/tmp/distilled"), shard=1000, settings={"beams": 4})
@@ -63,6 +63,8 @@ def distill(translator: Translator, sources: Sequence[str], output: Path, shard:
         raise InputError(f"{pieces} is damaged: {len(lines)} translations of {len(sources)}; remove it and start anew.")
     targets = dict(zip(order, lines, strict=True))
     kept = [i for i in range(len(sources)) if targets[i]]
+    if not kept:
+        raise InputError(f"None of the {len(sources):,} sources got a translation: train the teacher for longer.")
     # The target last: it says that all is there.
     replace_file(output / SOURCE, "".join(f"{sources[i]}\n" for i in kept).encode())
     replace_file(output / TARGET, "".join(f"{targets[i]}\n" for i in kept).encode())
