@@ -30,10 +30,11 @@ def test_its_ids(vocabulary):
     processor = sentencepiece.SentencePieceProcessor(model_proto=vocabulary.proto)
     assert vocabulary.size == processor.get_piece_size() == 330
     assert [processor.id_to_piece(i) for i in range(4)] == ["<pad>", "</s>", "<unk>", "<0x00>"]
+    assert vocabulary.pieces == [processor.id_to_piece(i) for i in range(330)]
     (ids,) = vocabulary.encode(["Haus the"])
     assert ids.dtype == np.int32
     # Pieces of both languages: each word took fewer ids than it has letters.
-    assert [processor.id_to_piece(int(i)) for i in ids[:-1]] == ["▁Haus", "▁the"]
+    assert [vocabulary.pieces[i] for i in ids[:-1]] == ["▁Haus", "▁the"]
     assert ids[-1] == EOS
 
 

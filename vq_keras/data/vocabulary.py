@@ -144,6 +144,11 @@ class Vocabulary:
         return self._processor.get_piece_size()
 
     @property
+    def pieces(self) -> list[str]:
+        """The text of each id, as SentencePiece writes it: "▁" for a space, "<0x41>" for a byte."""
+        return [self._processor.id_to_piece(i) for i in range(self.size)]
+
+    @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that differ for any other vocabulary."""
         return hashlib.sha256(self.proto).hexdigest()[:16]
