@@ -62,12 +62,34 @@ def test_greedy_search_takes_the_likeliest_token_of_the_teacher_forced_model(tea
 
 @pytest.mark.parametrize("beams", [1, 3])
 def test_a_padded_batch_gives_what_each_sentence_gives_alone(teacher, beams):
-    search = AutoregressiveSearch(teacher, beams)
+    agree_alone(AutoregressiveSearch(teacher, beams), sentences(8, 8, 3))
+
+
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_a_padded_batch_gives_what_each_sentence_gives_alone_through_codes(latent_model, candidates):
+    agree_alone(LatentSearch(latent_model, candidates), sentences(8, 8, 3))
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_the_longest_translation_depends_on_the_sentence_alone(beams):
+    model = Transformer(VOCABULARY, num_encoder_layers=1, num_decoder_layers=1, **SIZES)
+    # A logit of zero, where the likeliest is positive: nothing ends before it has to.
+    table = numpy(model.embedding.table)
+    model.embedding.table.assign(9.0 * table * (np.arange(VOCABULARY) != 1)[:, None])
+    search = AutoregressiveSearch(model, beams)
     source = sentences(8, 8, 3)
+    agree_alone(search, source)
+    tokens, _ = found(search, source[1:])
+    assert (tokens[0, 3 + MORE_TOKENS - 2 : 3 + MORE_TOKENS] > 0).all()
+
+
+def agree_alone(search, source):
     tokens, scores = found(search, source)
-    # As far: the longest translation depends on the padded source.
-    alone_tokens, alone_scores = found(search, source[1:])
-    np.testing.assert_array_equal(tokens[1:], alone_tokens)
+    alone_tokens, alone_scores = found(search, source[1:, :3])
+    width = alone_tokens.shape[1]
+    np.testing.assert_array_equal(tokens[1:, :width], alone_tokens)
+    assert not tokens[1:, width:].any()
+    # Sums of float32 terms that were computed at other shapes.
     np.testing.assert_allclose(scores[1:], alone_scores, rtol=1e-4)
 
 
@@ -82,8 +104,9 @@ def test_more_beams_find_no_worse_and_score_what_the_model_does(teacher):
 def candidates_of(model, source, number, num_latents=None):
     context = model.encode(source)
     num_latents = model.num_latents(context) if num_latents is None else num_latents
-    max_latents = -(-2 * source.shape[1] // 4)
-    num_latents = np.minimum(numpy(num_latents), max_latents)
+    most = -(-2 * np.count_nonzero(source, axis=1) // 4)
+    max_latents = most.max()
+    num_latents = np.minimum(numpy(num_latents), most)
     codes, code_scores = model.predict_latents(context, num_latents, max_latents, number)
     decoded = model.decode(context, codes)
     return numpy(decoded["tokens"]), numpy(code_scores) + numpy(decoded["log_probs"])

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from vq_keras import generation
-from vq_keras.data.vocabulary import EOS
+from vq_keras.data.vocabulary import EOS, PAD
 from vq_keras.errors import InputError
 from vq_keras.models.target_lengths import MAX_OFFSET
 
@@ -24,7 +24,8 @@ class AutoregressiveSearch(keras.Model):
     Shapes:
         input: source ids int32 (batch, n), each row ending in EOS and padded with 0. Output {"tokens": int32
         (batch, n + 50), each row ending in EOS and padded with 0, "scores": float32 (batch,)}, log probabilities in
-        nats, over the length penalty where there are beams.
+        nats, over the length penalty where there are beams. A sentence gets at most 50 tokens more than it has itself,
+        however wide its batch; greedy search may come to so many without EOS.
 
     Example:
         >>> search = AutoregressiveSearch(model, beams=4)
@@ -41,6 +42,7 @@ class AutoregressiveSearch(keras.Model):
 
     def call(self, source):
         rows, length = ops.shape(source)[0], ops.shape(source)[1] + MORE_TOKENS
+        lengths = _lengths(source) + MORE_TOKENS
         context = self.model.encode(source)
         cache = self.model.init_cache(rows * self.beams, length)
         start = ops.full((rows,), EOS, dtype="int32")
@@ -49,10 +51,10 @@ class AutoregressiveSearch(keras.Model):
             return self.model.step(previous, position, cache, context)
 
         if self.beams == 1:
-            tokens, scores = generation.greedy(step, cache, length, start, end=EOS)
+            tokens, scores = generation.greedy(step, cache, length, start, end=EOS, lengths=lengths)
         else:
             tokens, scores = generation.beam_search(
-                step, cache, length, start, self.beams, EOS, self.length_penalty, best=1
+                step, cache, length, start, self.beams, EOS, self.length_penalty, best=1, lengths=lengths
             )
             tokens, scores = tokens[:, 0], scores[:, 0]
         return {"tokens": tokens, "scores": scores}
@@ -94,17 +96,28 @@ class LatentSearch(keras.Model):
         self.length = length
 
     def call(self, source):
-        tokens_a_latent = 2**self.model.num_compress_steps
-        max_latents = -(-2 * ops.shape(source)[1] // tokens_a_latent)
-        context = self.model.encode(source)
-        if self.length == "learned":
-            num_latents = ops.minimum(self.model.num_latents(context), max_latents)
-        else:
-            words = ops.sum(ops.cast(context["mask"], "int32"), axis=1)
-            num_latents = -(-2 * words // tokens_a_latent)
-        codes, code_scores = self.model.predict_latents(context, num_latents, max_latents, self.candidates)
+        context, codes, code_scores = self.predict_latents(source)
         decoded = self.model.decode(context, codes)
         return _best(source, decoded["tokens"], code_scores + decoded["log_probs"], self.judge)
+
+    def predict_latents(self, source) -> tuple:
+        """The first half of the search.
+
+        Args:
+            source: as the input.
+
+        Returns:
+            what the model's `encode` says of the source, and codes int32 (batch, candidates, latents), -1 where a
+            sentence has no more, with their log probabilities (batch, candidates). A sentence gets codes for twice the
+            tokens that it has itself at most, however wide its batch.
+        """
+        tokens_a_latent = 2**self.model.num_compress_steps
+        context = self.model.encode(source)
+        num_latents = -(-2 * _lengths(source) // tokens_a_latent)
+        if self.length == "learned":
+            num_latents = ops.minimum(self.model.num_latents(context), num_latents)
+        max_latents = -(-2 * ops.shape(source)[1] // tokens_a_latent)
+        return context, *self.model.predict_latents(context, num_latents, max_latents, self.candidates)
 
 
 class ParallelSearch(keras.Model):
@@ -145,6 +158,10 @@ class ParallelSearch(keras.Model):
         copies, scores = self.model.propose(context, self.candidates, self.seed)
         decoded = self.model.decode(context, copies)
         return _best(source, decoded["tokens"], scores + decoded["log_probs"], self.judge)
+
+
+def _lengths(source):
+    return ops.sum(ops.cast(ops.not_equal(source, PAD), "int32"), axis=1)
 
 
 def _check_candidates(candidates, judge):
