@@ -17,6 +17,7 @@ from vq_keras.priors import ImageTransformer
 from vq_keras.training.schedules import WarmupDecay
 
 SHAPE = (8, 8, 3)
+tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="half a minute of compilation")
 
 
 def images(count=6, shape=SHAPE):
@@ -130,7 +131,11 @@ def test_the_predictor_sends_no_gradient_to_the_encoder_and_gets_soft_labels():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("likelihood", ["categorical", "logistic_mixture", "gaussian", "mse"])
+# JAX compiles each for half a minute.
+@pytest.mark.parametrize(
+    "likelihood",
+    ["categorical", "logistic_mixture", *(pytest.param(name, marks=tensorflow_only) for name in ("gaussian", "mse"))],
+)
 def test_a_few_steps_of_training_lower_the_loss(likelihood):
     x = np.repeat(images(1), 8, axis=0)
     whole = model(VectorQuantizer(16, seed=0), likelihood=likelihood, latent_predictor=predictor())

@@ -11,6 +11,7 @@ from vq_keras.errors import InputError
 from vq_keras.models.latent_transformer import LatentTransformer
 
 VOCABULARY = 13
+tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="minutes of eager operations")
 
 
 def make(num_codes=8, bottleneck=None, **kwargs):
@@ -140,6 +141,7 @@ def test_cached_prediction_equals_the_forward_pass_and_its_own_score():
 
 
 @pytest.mark.slow
+@tensorflow_only
 def test_decoding_ends_at_eos_and_decodes_each_choice_like_alone():
     model = make()
     context = model.encode(sentences(6, 6, 4))
@@ -161,6 +163,7 @@ def test_decoding_ends_at_eos_and_decodes_each_choice_like_alone():
 
 
 @pytest.mark.slow
+@tensorflow_only
 def test_the_loss_is_the_sum_of_its_parts():
     model = make()
     inputs = {"source": sentences(6, 6, 3), "target": sentences(8, 7, 4, seed=1)}
@@ -174,6 +177,7 @@ def test_the_loss_is_the_sum_of_its_parts():
 
 
 @pytest.mark.slow
+@tensorflow_only
 @pytest.mark.parametrize("steps", [{"startup_steps": 10}, {"annealing_steps": 10}])
 def test_before_all_comes_from_codes_the_predictor_does_not_count(steps):
     early = make(**steps)

@@ -50,6 +50,7 @@ FILES |= {"checkpoints", "tensorboard"}
 
 
 @pytest.mark.slow
+@tensorflow_only
 def test_equal_commands_give_equal_figures(tmp_path, arrays, capsys):
     figures = []
     for name in ("one", "two"):
@@ -101,6 +102,7 @@ def test_a_run_leaves_its_files(tmp_path, arrays, more_files, options):
 
 
 @pytest.mark.slow
+@tensorflow_only
 def test_evaluate_repeats_the_run_s_own_table(tmp_path, arrays):
     run_dir = tmp_path / "run"
     assert train_cifar.main(command(arrays, run_dir, "--steps", "2")) == 0
@@ -157,6 +159,7 @@ def test_training_that_diverges_stops_with_a_sentence(tmp_path, arrays, capsys):
 
 
 @pytest.mark.slow
+@tensorflow_only  # On JAX, tests/training/test_fit.py kills a run that compiles in a second.
 def test_a_run_killed_at_any_moment_ends_with_the_same_weights(tmp_path, arrays):
     options = ["--steps", "40", "--interval", "4", "--bottleneck", "soft_em", "--predictor", "after"]
     environment = {**os.environ, "KERAS_BACKEND": keras.backend.backend()}
