@@ -212,7 +212,7 @@ class LatentTransformer(keras.Model):
             momentum=STATISTICS_MOMENTUM,
             center=False,
             scale=False,
-            synchronized=True,
+            synchronized=keras.backend.backend() == "tensorflow",  # On JAX a batch is one array on all devices.
             dtype="float32",
             name="standardize",
         )
