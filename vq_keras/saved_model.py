@@ -27,7 +27,7 @@ class Signature:
     inputs: dict[str, tuple[tuple, str]]
 
 
-def write(directory, signatures: dict[str, Signature]) -> Path:
+def write(directory, signatures: dict[str, Signature], resources=()) -> Path:
     """Writes a SavedModel as the next version below a directory, as TF Serving looks for it.
 
     It is written aside, checked as in `vq_keras.serving_check`, and renamed: a server that watches the directory
@@ -36,6 +36,7 @@ def write(directory, signatures: dict[str, Signature]) -> Path:
     Args:
         directory: the model's directory; versions 1, 2, ... are folders in it.
         signatures: by name; the first is also `serving_default`.
+        resources: what they use besides variables and is to be saved with them, such as a tokenizer.
 
     Returns:
         The folder of the new version.
@@ -56,6 +57,8 @@ def write(directory, signatures: dict[str, Signature]) -> Path:
     try:
         aside.mkdir(parents=True)
         archive = keras.export.ExportArchive()  # Without track(model), which would write every variable twice.
+        for resource in resources:
+            archive.track(resource)
         for name, signature in signatures.items():
             specs = [tf.TensorSpec(shape, dtype, name=key) for key, (shape, dtype) in signature.inputs.items()]
             archive.add_endpoint(name, signature.function, specs)

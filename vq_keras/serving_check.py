@@ -2,9 +2,11 @@
 
 The server feeds and fetches tensors by name in a session, with XLA switched off and without Python. This command
 does the same with the installed TensorFlow, and reads the graph for what the server would refuse or could not batch.
-It prints a line for each finding and exits with 1 if there was one.
+The operations of TensorFlow Text, which the server has from 2.20 on, are known where it is installed. It prints a line
+for each finding and exits with 1 if there was one.
 """
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -25,6 +27,8 @@ def findings(directory):
         directory: one version of a model, the folder that holds saved_model.pb.
     """
     _switch_xla_off()
+    with contextlib.suppress(ImportError):
+        import tensorflow_text  # noqa: F401
     return sorted(set(_graph_findings(directory))) + list(_run_findings(directory))
 
 
