@@ -78,6 +78,7 @@ class TokenCrossEntropy(keras.layers.Layer):
 
     def __init__(self, embedding, label_smoothing: float, **kwargs):
         super().__init__(dtype="float32", **kwargs)
+        self.supports_masking = True
         self.embedding = embedding
         self.label_smoothing = label_smoothing
 
