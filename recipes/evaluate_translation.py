@@ -37,7 +37,7 @@ class Config:
 
 
 def systems(config):
-    """Each way to translate by its name, and the names of the autoregressive ones: beam 4 and greedy."""
+    """Each way to translate by its name."""
     from vq_keras.models.parallel_transformer import ParallelTransformer
     from vq_keras.models.transformer import Transformer
     from vq_keras.search import AutoregressiveSearch, LatentSearch, ParallelSearch

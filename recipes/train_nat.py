@@ -34,10 +34,11 @@ class Config(TranslationConfig):
 
 def resolve(config):
     """The configuration with everything filled in that depends on other choices."""
-    from vq_keras.models import parallel_transformer, transformer
+    from vq_keras.models import parallel_transformer
+    from vq_keras.models.presets import preset
 
     config.check()
-    transformer.preset(config.architecture)
+    preset("Transformer", config.architecture)
     if config.lengths not in parallel_transformer.LENGTHS:
         known = ", ".join(parallel_transformer.LENGTHS)
         raise InputError(f"--lengths is {config.lengths!r}; give one of {known}.")
@@ -58,7 +59,7 @@ def aligned(corpus):
 def run(config):
     config = resolve(config)
     from vq_keras.models.parallel_transformer import ParallelTransformer
-    from vq_keras.models.transformer import preset
+    from vq_keras.models.presets import preset
     from vq_keras.search import ParallelSearch
     from vq_keras.training import runs, translation
 
@@ -66,7 +67,7 @@ def run(config):
     judge = None if config.judge is None else runs.load_judge(config.judge, corpus.vocabulary)
     if config.lengths == "fertility":
         corpus = aligned(corpus)
-    sizes = preset(config.architecture) | {"dropout": config.dropout}
+    sizes = preset("Transformer", config.architecture) | {"dropout": config.dropout}
     predicted = "length" if config.lengths == "classifier" else "fertility"
     model = translation.train(
         config,

@@ -29,22 +29,26 @@ class Config(TranslationConfig):
 
 def resolve(config):
     """The configuration with everything filled in that depends on other choices."""
-    from vq_keras.models import transformer
+    from vq_keras.models.presets import preset
 
     config.check()
-    transformer.preset(config.architecture)
+    preset("Transformer", config.architecture)
     default = Path("runs") / f"{config.dataset.replace('/', '-')}-{config.architecture}"
     return dataclasses.replace(config, run_dir=config.run_dir or default)
 
 
 def run(config):
     config = resolve(config)
-    from vq_keras.models.transformer import Transformer, preset
+    from vq_keras.models.presets import preset
+    from vq_keras.models.transformer import Transformer
     from vq_keras.search import AutoregressiveSearch
     from vq_keras.training import translation
 
     corpus = translation.load(config)
-    sizes = preset(config.architecture) | {"dropout": config.dropout, "label_smoothing": config.label_smoothing}
+    sizes = preset("Transformer", config.architecture) | {
+        "dropout": config.dropout,
+        "label_smoothing": config.label_smoothing,
+    }
     model = translation.train(
         config, corpus, lambda: Transformer(corpus.vocabulary.size, **sizes), AutoregressiveSearch
     )

@@ -62,10 +62,10 @@ class Config(TranslationConfig):
 
 def resolve(config):
     """The configuration with everything filled in that depends on other choices."""
-    from vq_keras.models import latent_transformer
+    from vq_keras.models.presets import preset
 
     config.check()
-    sizes = latent_transformer.preset(config.architecture)
+    sizes = preset("latent Transformer", config.architecture)
     name = f"{config.dataset.replace('/', '-')}-{config.architecture}-{config.bottleneck}"
     config = dataclasses.replace(
         config,
@@ -81,10 +81,11 @@ def resolve(config):
 
 
 def make_model(config, vocabulary_size, bottleneck):
-    from vq_keras.models import latent_transformer
+    from vq_keras.models.latent_transformer import LatentTransformer
+    from vq_keras.models.presets import preset
 
-    sizes = latent_transformer.preset(config.architecture)
-    return latent_transformer.LatentTransformer(
+    sizes = preset("latent Transformer", config.architecture)
+    return LatentTransformer(
         vocabulary_size,
         bottleneck,
         config.num_compress_steps,

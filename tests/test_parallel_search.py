@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from compiled import compiled, numpy
+from id_rows import VOCABULARY, sentences
 
 from vq_keras import saved_model
 from vq_keras.errors import InputError
@@ -13,7 +14,6 @@ from vq_keras.search import ParallelSearch
 
 needs_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="SavedModels are TensorFlow's")
 
-VOCABULARY = 13
 SIZES = {"num_encoder_layers": 1, "num_decoder_layers": 1, "hidden_dim": 16, "num_heads": 2, "feed_forward_dim": 24}
 
 
@@ -37,15 +37,6 @@ def model(request):
     if request.param == "fertility":
         model.target_lengths.to_logits.bias.assign([2.0, 4.0, 3.0, 1.0, *[-5.0] * 47])
     return model
-
-
-def sentences(width, *lengths):
-    rng = np.random.default_rng(0)
-    rows = np.zeros((len(lengths), width), "int32")
-    for row, length in zip(rows, lengths, strict=True):
-        row[: length - 1] = rng.integers(2, VOCABULARY, length - 1)
-        row[length - 1] = 1
-    return rows
 
 
 SOURCE = sentences(8, 8, 3, 5)

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 from compiled import numpy
+from id_rows import VOCABULARY, sentences
 
 from vq_keras import bottlenecks
 from vq_keras.errors import InputError
@@ -11,7 +12,6 @@ from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.transformer import Transformer
 from vq_keras.search import MORE_TOKENS, AutoregressiveSearch, LatentSearch
 
-VOCABULARY = 13
 SIZES = {"hidden_dim": 16, "num_heads": 2, "feed_forward_dim": 24, "dropout": 0.0}
 
 
@@ -32,15 +32,6 @@ def latent_model():
     model = LatentTransformer(VOCABULARY, bottleneck, 2, **layers, **SIZES)
     model.embedding.table.assign(3.0 * model.embedding.table)
     return model
-
-
-def sentences(width, *lengths, seed=0):
-    rng = np.random.default_rng(seed)
-    rows = np.zeros((len(lengths), width), "int32")
-    for row, length in zip(rows, lengths, strict=True):
-        row[: length - 1] = rng.integers(2, VOCABULARY, length - 1)
-        row[length - 1] = 1
-    return rows
 
 
 def found(search, source):

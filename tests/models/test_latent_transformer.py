@@ -4,13 +4,13 @@ import keras
 import numpy as np
 import pytest
 from compiled import compiled, numpy
+from id_rows import VOCABULARY, sentences
 from keras import ops
 
 from vq_keras import bottlenecks
 from vq_keras.errors import InputError
 from vq_keras.models.latent_transformer import LatentTransformer
 
-VOCABULARY = 13
 tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="minutes of eager operations")
 
 
@@ -21,16 +21,6 @@ def make(num_codes=8, bottleneck=None, **kwargs):
     return LatentTransformer(
         VOCABULARY, bottleneck, num_compress_steps=2, num_heads=2, feed_forward_dim=24, dropout=0.0, **sizes, **kwargs
     )
-
-
-def sentences(width, *lengths, seed=0):
-    """One of each length, its EOS included, padded to a width."""
-    rng = np.random.default_rng(seed)
-    rows = np.zeros((len(lengths), width), "int32")
-    for row, length in zip(rows, lengths, strict=True):
-        row[: length - 1] = rng.integers(2, VOCABULARY, length - 1)
-        row[length - 1] = 1
-    return rows
 
 
 def outputs_of(model, source, target):

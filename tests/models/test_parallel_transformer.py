@@ -4,13 +4,12 @@ import keras
 import numpy as np
 import pytest
 from compiled import compiled, numpy
+from id_rows import VOCABULARY, sentences
 
 from vq_keras.errors import InputError
 from vq_keras.models.parallel_transformer import LENGTHS, ParallelTransformer
 from vq_keras.models.target_lengths import MAX_OFFSET
 from vq_keras.search import ParallelSearch
-
-VOCABULARY = 13
 
 
 def make(lengths, **kwargs):
@@ -28,16 +27,6 @@ def with_preferences(lengths):
     else:
         bias.assign([2.0, 4.0, 3.0, 1.0, *[-5.0] * 47])
     return model
-
-
-def sentences(width, *lengths, seed=0):
-    """One of each length, its EOS included, padded to a width."""
-    rng = np.random.default_rng(seed)
-    rows = np.zeros((len(lengths), width), "int32")
-    for row, length in zip(rows, lengths, strict=True):
-        row[: length - 1] = rng.integers(2, VOCABULARY, length - 1)
-        row[length - 1] = 1
-    return rows
 
 
 def batch(lengths, source_width=9, target_width=14):

@@ -2,18 +2,20 @@
 
 import itertools
 
+import id_rows
 import keras
 import numpy as np
 import pytest
 from compiled import compiled, numpy
+from id_rows import VOCABULARY
 from keras import ops
 
 from vq_keras import generation, saved_model
 from vq_keras.errors import InputError
 from vq_keras.layers import TiedEmbedding
-from vq_keras.models.transformer import PRESETS, TokenCrossEntropy, Transformer, preset
+from vq_keras.models.presets import PRESETS, preset
+from vq_keras.models.transformer import TokenCrossEntropy, Transformer
 
-VOCABULARY = 13
 needs_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exports")
 
 
@@ -23,13 +25,8 @@ def make(**kwargs):
 
 
 def sentences(*lengths, seed=0):
-    """One of each length, its EOS included, padded to the longest."""
-    rng = np.random.default_rng(seed)
-    rows = np.zeros((len(lengths), max(lengths)), "int32")
-    for row, length in zip(rows, lengths, strict=True):
-        row[: length - 1] = rng.integers(2, VOCABULARY, length - 1)
-        row[length - 1] = 1
-    return rows
+    """One of each length, padded to the longest."""
+    return id_rows.sentences(max(lengths), *lengths, seed=seed)
 
 
 def batch():
@@ -269,13 +266,13 @@ def test_a_greedy_translation_is_exported_as_a_server_runs_it(tmp_path):
 
 
 def test_presets():
-    for name, sizes in PRESETS.items():
-        assert preset(name) == sizes
+    for name, sizes in PRESETS["Transformer"].items():
+        assert preset("Transformer", name) == sizes
     # Vaswani et al. 2017, table 3: 65 million weights with a vocabulary of 37,000, here without biases in attention.
-    weights = make(**{**preset("base"), "vocabulary_size": 1000}).count_params() + 36_000 * 512
+    weights = make(**{**preset("Transformer", "base"), "vocabulary_size": 1000}).count_params() + 36_000 * 512
     assert 62e6 < weights < 66e6
     with pytest.raises(InputError, match="known ones are base, shallow_decoder, small"):
-        preset("large")
+        preset("Transformer", "large")
 
 
 @pytest.mark.parametrize(

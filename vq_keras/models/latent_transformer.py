@@ -17,55 +17,16 @@ from vq_keras.layers import (
     TransformerDecoder,
     TransformerEncoder,
 )
-from vq_keras.layers.masks import first
+from vq_keras.layers.masks import first, pooled
 from vq_keras.models.transformer import TokenCrossEntropy, count_tokens
 from vq_keras.priors.soft_labels import cross_entropy
 
 DECODERS = ("causal_shifted", "bidirectional")
-# "base" is the model of roy2018 (section 4.1: the layers and the width of the Transformer base, for each of its three
-# stacks); "small" is for the 29,000 sentences of Multi30k, as `transformer.PRESETS` has it.
-PRESETS = {
-    "base": {
-        "num_encoder_layers": 6,
-        "num_predictor_layers": 6,
-        "num_decoder_layers": 6,
-        "hidden_dim": 512,
-        "num_heads": 8,
-        "feed_forward_dim": 2048,
-    },
-    "small": {
-        "num_encoder_layers": 4,
-        "num_predictor_layers": 2,
-        "num_decoder_layers": 4,
-        "hidden_dim": 128,
-        "num_heads": 4,
-        "feed_forward_dim": 256,
-    },
-}
-
 # Of the latents' mean and variance: over a hundred steps, which is nothing to a run and thousands of latents.
 STATISTICS_MOMENTUM = 0.99
 
 # The numbers of latents that the length head tells apart: 1 to so many. The last stands for all above.
 MAX_LATENTS = 64
-
-
-def preset(name: str) -> dict:
-    """The sizes of a known `LatentTransformer`, as its arguments.
-
-    Args:
-        name: "base" or "small".
-
-    Raises:
-        InputError: for an unknown name; the message lists the known ones.
-
-    Example:
-        >>> preset("small")["hidden_dim"]
-        128
-    """
-    if name not in PRESETS:
-        raise InputError(f"there is no latent Transformer {name!r}; the known ones are {', '.join(sorted(PRESETS))}.")
-    return dict(PRESETS[name])
 
 
 def check_bottleneck(bottleneck) -> None:
@@ -168,9 +129,9 @@ class LatentTransformer(keras.Model):
         >>> model({"source": source, "target": target})["codes"].shape
         (2, 1)
         >>> context = model.encode(source)
-        >>> codes = model.predict_latents(context, model.num_latents(context), max_latents=2)
-        >>> model.decode(context, codes).shape
-        (2, 16)
+        >>> codes, log_probs = model.predict_latents(context, model.num_latents(context), max_latents=2)
+        >>> model.decode(context, codes)["tokens"].shape
+        (2, 1, 16)
     """
 
     def __init__(
@@ -426,12 +387,3 @@ class LatentTransformer(keras.Model):
 def shifted(x):
     """x (batch, n, dim) one position later: zeros, then all but the last."""
     return ops.pad(x, [[0, 0], [1, 0], [0, 0]])[:, :-1]
-
-
-def pooled(memory, mask):
-    """The mean over the positions that `mask` (batch, n) has, (batch, n, dim) -> (batch, dim), without its gradient.
-
-    The length head reads the memory and does not shape it: what it learns is easy beside translation.
-    """
-    weights = ops.cast(mask, memory.dtype)[..., None]
-    return ops.sum(ops.stop_gradient(memory) * weights, axis=1) / ops.maximum(ops.sum(weights, axis=1), 1.0)

@@ -54,8 +54,8 @@ class ParallelTransformer(keras.Model):
         InputError: an argument is out of range.
 
     Example:
-        >>> from vq_keras.models.transformer import preset
-        >>> model = ParallelTransformer(vocabulary_size=100, **preset("small"))
+        >>> from vq_keras.models.presets import preset
+        >>> model = ParallelTransformer(vocabulary_size=100, **preset("Transformer", "small"))
         >>> context = model.encode(ops.array([[5, 6, 1], [7, 1, 0]]))
         >>> copies, log_probs = model.propose(context, number=4)  # of four lengths
         >>> model.decode(context, copies)["tokens"].shape

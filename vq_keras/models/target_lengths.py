@@ -14,7 +14,7 @@ from vq_keras.data.vocabulary import EOS, PAD
 from vq_keras.generation.logits import NEVER
 from vq_keras.inverse_cdf import draw
 from vq_keras.layers import copies
-from vq_keras.models.latent_transformer import pooled
+from vq_keras.layers.masks import pooled
 from vq_keras.priors.soft_labels import cross_entropy
 
 # Lengths are predicted from so many tokens below the source's to so many above, in translation from 1 to `longest`.

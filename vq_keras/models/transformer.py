@@ -8,51 +8,6 @@ from vq_keras.data.vocabulary import EOS, PAD
 from vq_keras.errors import InputError
 from vq_keras.layers import SinusoidalPositions, TiedEmbedding, TransformerDecoder, TransformerEncoder
 
-# "base" is that of Vaswani et al. 2017, table 3. "shallow_decoder" moves layers from the decoder, which runs once for
-# each token, to the encoder, which runs once (Kasai et al. 2021, "Deep Encoder, Shallow Decoder"). "small" is for the
-# 29,000 sentences of Multi30k, which larger ones learn by heart (Wu et al. 2021, "Good for Misconceived Reasons").
-PRESETS = {
-    "base": {
-        "num_encoder_layers": 6,
-        "num_decoder_layers": 6,
-        "hidden_dim": 512,
-        "num_heads": 8,
-        "feed_forward_dim": 2048,
-    },
-    "shallow_decoder": {
-        "num_encoder_layers": 12,
-        "num_decoder_layers": 1,
-        "hidden_dim": 512,
-        "num_heads": 8,
-        "feed_forward_dim": 2048,
-    },
-    "small": {
-        "num_encoder_layers": 4,
-        "num_decoder_layers": 4,
-        "hidden_dim": 128,
-        "num_heads": 4,
-        "feed_forward_dim": 256,
-    },
-}
-
-
-def preset(name: str) -> dict:
-    """The sizes of a known `Transformer`, as its arguments.
-
-    Args:
-        name: "base", "shallow_decoder" or "small".
-
-    Raises:
-        InputError: for an unknown name; the message lists the known ones.
-
-    Example:
-        >>> preset("small")["hidden_dim"]
-        128
-    """
-    if name not in PRESETS:
-        raise InputError(f"there is no Transformer {name!r}; the known ones are {', '.join(sorted(PRESETS))}.")
-    return dict(PRESETS[name])
-
 
 @keras.saving.register_keras_serializable(package="vq_keras")
 class TokenCrossEntropy(keras.layers.Layer):
@@ -136,7 +91,7 @@ class Transformer(keras.Model):
         InputError: an argument is out of range.
 
     Example:
-        >>> model = Transformer(vocabulary_size=100, **preset("small"))
+        >>> model = Transformer(vocabulary_size=100, **preset("Transformer", "small"))
         >>> source, target = ops.array([[5, 6, 1], [7, 1, 0]]), ops.array([[8, 9, 5, 1], [9, 1, 0, 0]])
         >>> model.score(source, target).shape  # log p of each sentence
         (2,)

@@ -1,6 +1,8 @@
 """What training any translator takes: data and vocabulary, a run that resumes, and its figures on the test set."""
 
 import dataclasses
+import hashlib
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -98,6 +100,9 @@ def train(
     decisive = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
     decisive |= {"vocabulary": corpus.vocabulary.fingerprint, "backend": keras.backend.backend()}
     decisive["languages"] = list(config.languages)
+    # Files may move, but a run does not go on with other pairs.
+    text = "\n".join(itertools.chain(*corpus.data.train))
+    decisive["pairs"] = hashlib.sha256(text.encode()).hexdigest()[:16]
     # The folder is made when nothing is left that could be wrong with the configuration.
     runs.claim(config.run_dir, decisive)
     corpus.vocabulary.save(config.run_dir / FILE)
