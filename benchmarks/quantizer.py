@@ -47,7 +47,7 @@ class Config:
     sizes: tuple[tuple[int, int], ...] = SIZES
     """Number of codes and dimensions of each measurement."""
     repeats: int = 11
-    """Timed steps of each kind; the table has their median."""
+    """Timed steps of each kind, each behind one that is not timed; the table has their median."""
     seed: int = 0
     """Seed of the latents and of the draws."""
     json: pathlib.Path | None = None
@@ -133,13 +133,18 @@ def matmul_gflops(size=2048, repeats=11):
 
 
 def milliseconds(steps, repeats):
-    """The times of each function, taken in turn, so that a slow moment of the machine is everyone's."""
+    """The times of each function, taken in turn, so that a slow moment of the machine is everyone's.
+
+    Each timed step follows one of its own kind, as in training: after another's, the memory that the process keeps is
+    cut for that other's tensors, and the threads of its library may still be spinning.
+    """
     for step in steps:
         for _ in range(2):  # Compiles; and initialises.
             step()
     times = [[] for _ in steps]
     for _ in range(repeats):
         for step, taken in zip(steps, times, strict=True):
+            step()
             start = time.perf_counter()
             step()
             taken.append(1000 * (time.perf_counter() - start))

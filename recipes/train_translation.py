@@ -23,6 +23,9 @@ class Config(TranslationConfig):
 
     distilled: Path | None = None
     """What recipes/distill.py wrote: pairs to train on in place of the data's own, and the vocabulary."""
+    teacher: Path | None = None
+    """The run of a teacher of the same architecture and vocabulary: the model starts from its embedding, encoder and
+    decoder, and it chooses among the candidates of the report. Else they start at random, and the model chooses."""
     architecture: str = "small"
     """small (4 + 2 + 4 layers of width 128: encoder, latent predictor, decoder), base (6 + 6 + 6 of 512)."""
     hidden_dim: int | None = None
@@ -80,12 +83,13 @@ def resolve(config):
     return dataclasses.replace(config, temperature=temperature)
 
 
-def make_model(config, vocabulary_size, bottleneck):
+def make_model(config, vocabulary_size, bottleneck, teacher):
     from vq_keras.models.latent_transformer import LatentTransformer
     from vq_keras.models.presets import preset
+    from vq_keras.training.warm_start import start_from
 
     sizes = preset("latent Transformer", config.architecture)
-    return LatentTransformer(
+    model = LatentTransformer(
         vocabulary_size,
         bottleneck,
         config.num_compress_steps,
@@ -97,13 +101,16 @@ def make_model(config, vocabulary_size, bottleneck):
         annealing_steps=round(config.annealing * config.steps),
         seed=config.seed,
     )
+    if teacher is not None:
+        start_from(model, teacher)
+    return model
 
 
 def run(config):
     config = resolve(config)
     from vq_keras.models.latent_transformer import check_bottleneck
     from vq_keras.search import LatentSearch
-    from vq_keras.training import translation
+    from vq_keras.training import runs, translation
     from vq_keras.training.bottleneck_options import make_bottleneck
 
     options = dataclasses.asdict(config)
@@ -113,10 +120,11 @@ def run(config):
     )
     check_bottleneck(bottleneck)
     corpus = translation.load(config, config.distilled)
+    teacher = None if config.teacher is None else runs.load_judge(config.teacher, corpus.vocabulary)
     model = translation.train(
         config,
         corpus,
-        lambda: make_model(config, corpus.vocabulary.size, bottleneck),
+        lambda: make_model(config, corpus.vocabulary.size, bottleneck, teacher),
         LatentSearch,
         columns=("nll", "accuracy", "nll_z", "codes_in_use"),
         num_codes=bottleneck.num_codes,
@@ -127,6 +135,8 @@ def run(config):
         "greedy-double-length": LatentSearch(model, length="double"),
         "10-candidates": LatentSearch(model, candidates=10),
     }
+    if teacher is not None:
+        searches["10-candidates-judged"] = LatentSearch(model, candidates=10, judge=teacher)
     translation.report(config, corpus, searches)
 
 

@@ -44,17 +44,18 @@ class AutoregressiveSearch(keras.Model):
         rows, length = ops.shape(source)[0], ops.shape(source)[1] + MORE_TOKENS
         lengths = _lengths(source) + MORE_TOKENS
         context = self.model.encode(source)
-        cache = self.model.init_cache(rows * self.beams, length)
+        cache = self.model.init_cache(rows * self.beams, 0)
+        bounds = {"end": EOS, "lengths": lengths, "grow": self.model.grow_cache}
         start = ops.full((rows,), EOS, dtype="int32")
 
         def step(previous, position, cache):
             return self.model.step(previous, position, cache, context)
 
         if self.beams == 1:
-            tokens, scores = generation.greedy(step, cache, length, start, end=EOS, lengths=lengths)
+            tokens, scores = generation.greedy(step, cache, length, start, **bounds)
         else:
             tokens, scores = generation.beam_search(
-                step, cache, length, start, self.beams, EOS, self.length_penalty, best=1, lengths=lengths
+                step, cache, length, start, self.beams, length_penalty=self.length_penalty, best=1, **bounds
             )
             tokens, scores = tokens[:, 0], scores[:, 0]
         return {"tokens": tokens, "scores": scores}

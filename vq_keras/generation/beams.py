@@ -6,6 +6,7 @@ from keras import ops, tree
 
 from vq_keras.errors import InputError
 from vq_keras.generation.logits import NEVER, largest, log_normalizer
+from vq_keras.generation.stages import loop
 
 
 def beam_search(
@@ -18,6 +19,7 @@ def beam_search(
     length_penalty: float = 0.0,
     best: int | None = None,
     lengths=None,
+    grow: Callable | None = None,
 ):
     """Searches for the sequences with the highest score, log p(sequence) / ((5 + its length) / 6) ** length_penalty.
 
@@ -51,6 +53,7 @@ def beam_search(
         length_penalty: 0 for the most likely sequences; positive numbers favour long ones.
         best: how many sequences to return, `beams` if not given. Fewer are found in fewer steps.
         lengths: (batch,) between 1 and `length`, if sentences have greatest lengths of their own.
+        grow: function (cache, number of codes) -> cache with room for so many, where `cache` has less than `length`.
 
     Returns:
         codes (batch, best, length) int32, 0 after the end, best first, and their scores (batch, best). Where there are
@@ -119,7 +122,7 @@ def beam_search(
     scores = ops.full((batch, best), NEVER)
     codes = ops.zeros((batch, best + beams, length), "int32")
     state = (ops.zeros((), "int32"), previous, open_scores, scores, codes, cache)
-    _, _, _, scores, codes, _ = ops.while_loop(could_improve, body, state)
+    _, _, _, scores, codes, _ = loop(could_improve, body, state, length, grow)
     return codes[:, :best], scores
 
 

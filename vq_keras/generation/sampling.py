@@ -8,6 +8,7 @@ from keras import ops
 from vq_keras import inverse_cdf
 from vq_keras.errors import InputError
 from vq_keras.generation.logits import NEVER, largest, log_normalizer
+from vq_keras.generation.stages import loop
 
 # The largest float32 below one. A number that rounds to one would stand above the cumulative sum of every code.
 LARGEST_UNIFORM = 1.0 - 2.0**-24
@@ -79,12 +80,15 @@ def sample(
     return _loop(step, cache, length, choose, ops.broadcast_to(start, ops.shape(uniforms)[:1]), end, lengths)
 
 
-def greedy(step: Callable, cache, length: int, start, end: int | None = None, lengths=None):
+def greedy(
+    step: Callable, cache, length: int, start, end: int | None = None, lengths=None, grow: Callable | None = None
+):
     """Sequences of the most likely code each time; of equally likely ones the one with the lowest id.
 
     Args:
         step, cache, length, end, lengths: as for `sample`.
         start: (batch,) int32, what the first step gets as previous codes.
+        grow: function (cache, number of codes) -> cache with room for so many, where `cache` has less than `length`.
 
     Returns:
         codes (batch, length) int32, 0 where a sequence is over, and the log probability (batch,) of each sequence.
@@ -99,10 +103,10 @@ def greedy(step: Callable, cache, length: int, start, end: int | None = None, le
         best, chosen = ops.top_k(logits, 1)
         return chosen[:, 0], (best - log_normalizer(logits, best))[:, 0]
 
-    return _loop(step, cache, length, choose, start, end, lengths)
+    return _loop(step, cache, length, choose, start, end, lengths, grow)
 
 
-def _loop(step, cache, length, choose, start, end, lengths):
+def _loop(step, cache, length, choose, start, end, lengths, grow=None):
     """`choose` gives, for float32 logits (batch, num_codes) and t, the next codes and their log probabilities."""
     start = ops.cast(start, "int32")
     places = ops.arange(length, dtype="int32")
@@ -123,7 +127,7 @@ def _loop(step, cache, length, choose, start, end, lengths):
     nothing = ops.zeros_like(start)
     codes = ops.zeros((ops.shape(start)[0], length), "int32")
     state = (ops.zeros((), "int32"), nothing < lengths, start, codes, ops.cast(nothing, "float32"), cache)
-    _, _, _, codes, log_probs, _ = ops.while_loop(lambda t, going, *_: ops.any(going), body, state)
+    _, _, _, codes, log_probs, _ = loop(lambda t, going, *_: ops.any(going), body, state, length, grow)
     return codes, log_probs
 
 

@@ -28,6 +28,7 @@ class MultiHeadAttention(keras.layers.Layer):
 
     def __init__(self, num_heads: int, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True  # Masks are arguments, as in `Stack`.
         if num_heads < 1:
             raise InputError(f"num_heads is {num_heads}; give at least 1.")
         self.num_heads = num_heads

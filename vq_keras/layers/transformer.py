@@ -26,6 +26,7 @@ class ResidualBlock(keras.layers.Layer):
 
     def __init__(self, num_heads: int, feed_forward_dim: int, dropout: float = 0.0, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True  # Masks are arguments, as in `Stack`.
         if feed_forward_dim < 1:
             raise InputError(f"feed_forward_dim is {feed_forward_dim}; give at least 1.")
         if not 0 <= dropout < 1:

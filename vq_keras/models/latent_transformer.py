@@ -17,16 +17,14 @@ from vq_keras.layers import (
     TransformerDecoder,
     TransformerEncoder,
 )
-from vq_keras.layers.masks import first, pooled
+from vq_keras.layers.masks import first
+from vq_keras.models.summed_length import SummedLength
 from vq_keras.models.transformer import TokenCrossEntropy, count_tokens
 from vq_keras.priors.soft_labels import cross_entropy
 
 DECODERS = ("causal_shifted", "bidirectional")
 # Of the latents' mean and variance: over a hundred steps, which is nothing to a run and thousands of latents.
 STATISTICS_MOMENTUM = 0.99
-
-# The numbers of latents that the length head tells apart: 1 to so many. The last stands for all above.
-MAX_LATENTS = 64
 
 
 def check_bottleneck(bottleneck) -> None:
@@ -53,15 +51,6 @@ class CodeCrossEntropy(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="vq_keras")
-class LengthCrossEntropy(keras.layers.Layer):
-    """-log p of the number of latents, 1 to MAX_LATENTS: logits (batch, MAX_LATENTS), (batch,) int32 -> (batch,)."""
-
-    def call(self, logits, num_latents):
-        labels = ops.clip(num_latents, 1, MAX_LATENTS) - 1
-        return cross_entropy(labels[:, None], logits)
-
-
-@keras.saving.register_keras_serializable(package="vq_keras")
 class LatentTransformer(keras.Model):
     """Translates through a sequence of codes that is 2^n times shorter than the sentence (roy2018 section 3.1).
 
@@ -69,7 +58,7 @@ class LatentTransformer(keras.Model):
         target (, memory) -> compressor -> standardised latents -> bottleneck -> codes
         codes, memory -> decompressor -> parallel decoder -> p(target | codes, source)
         codes so far, memory -> predictor -> p(next code | source)
-        memory -> length head -> p(number of codes | source)
+        memory -> length head -> p(number of tokens | source)
 
     Latents are standardised over the batch, which the released code does not do. A batch of sentences has a latent for
     every tenth code or less, so that codes take hundreds of steps to follow the compressor, whose latents at first all
@@ -84,7 +73,7 @@ class LatentTransformer(keras.Model):
     Training reads the codes off the target; translation predicts them one by one, and then all tokens in one pass. The
     loss of a step is, in nats,
 
-        mean over tokens -log p(token) + a mean over codes -log p(code) + mean -log p(number of codes)
+        mean over tokens -log p(token) + a mean over codes -log p(code) + mean -log p(number of tokens)
             + p * the bottleneck's losses,    a = 0 until all that the decoder gets comes from codes, then 1
 
     with soft labels where the bottleneck draws several codes (section 3.2). p is the share of places at which the
@@ -179,7 +168,7 @@ class LatentTransformer(keras.Model):
         )
         predictor = TransformerDecoder(num_predictor_layers, *sizes, name="predictor")
         to_code_logits = keras.layers.Dense(bottleneck.num_codes, dtype="float32", name="to_code_logits")
-        to_length_logits = keras.layers.Dense(MAX_LATENTS, dtype="float32", name="to_length_logits")
+        length_head = SummedLength(name="length_head")
         decompressor = Decompressor(num_compress_steps, dropout, name="decompressor")
         startup = Annealing(startup_steps, seed, name="startup")
         annealing = Annealing(annealing_steps, None if seed is None else seed + 1, name="annealing")
@@ -187,7 +176,6 @@ class LatentTransformer(keras.Model):
         token_decoder = stack(num_decoder_layers, *sizes, name="decoder")
         token_cross_entropy = TokenCrossEntropy(embedding, 0.0, name="cross_entropy")
         code_cross_entropy = CodeCrossEntropy(dtype="float32", name="code_cross_entropy")
-        length_cross_entropy = LengthCrossEntropy(dtype="float32", name="length_cross_entropy")
 
         source = keras.Input((None,), dtype="int32", name="source")
         target = keras.Input((None,), dtype="int32", name="target")
@@ -196,7 +184,8 @@ class LatentTransformer(keras.Model):
         memory = encoder(embedding_dropout(positions(embedding(source))), key_mask=mask)
         # 2. The target's codes.
         present = ops.not_equal(target, PAD)
-        num_latents = (ops.sum(ops.cast(present, "int32"), axis=1) + 2**num_compress_steps - 1) // 2**num_compress_steps
+        num_tokens = ops.sum(ops.cast(present, "int32"), axis=1)
+        num_latents = (num_tokens + 2**num_compress_steps - 1) // 2**num_compress_steps
         gold = embedding(target) * ops.cast(present, embedding.compute_dtype)[..., None]
         latents = compressor(gold, num_latents)
         latent_mask = first(num_latents, latents)
@@ -204,12 +193,12 @@ class LatentTransformer(keras.Model):
             latents = target_encoder(positions(latents), memory, key_mask=mask, x_mask=latent_mask)
         latents = standardize(latents, mask=latent_mask)
         discrete = bottleneck(latents, mask=latent_mask)
-        # 3. What predicts them, and their number.
+        # 3. What predicts them, and the number of tokens.
         quantized = discrete["quantized"]
         seen = quantized if predictor_gradient else ops.stop_gradient(quantized)
         hidden = predictor(embedding_dropout(positions(shifted(seen))), memory, key_mask=mask)
         nll_z = code_cross_entropy(discrete["samples"], to_code_logits(hidden))
-        nll_length = length_cross_entropy(to_length_logits(pooled(memory, mask)), num_latents)
+        nll_length = length_head(memory, mask, num_tokens)
         # 4. All tokens at once.
         given = annealing(gold, decompressor(startup(latents, quantized), num_latents))
         if decoder == "causal_shifted":
@@ -244,7 +233,7 @@ class LatentTransformer(keras.Model):
         self.embedding, self.positions = embedding, positions
         self.encoder, self.compressor, self.predictor = encoder, compressor, predictor
         self.target_encoder, self.standardize = target_encoder, standardize
-        self.to_code_logits, self.to_length_logits = to_code_logits, to_length_logits
+        self.to_code_logits, self.length_head = to_code_logits, length_head
         self.decompressor, self.token_decoder = decompressor, token_decoder
         self.startup, self.annealing = startup, annealing
         self._token_means = {"nll": keras.metrics.Mean(name="nll"), "correct": keras.metrics.Mean(name="accuracy")}
@@ -288,9 +277,9 @@ class LatentTransformer(keras.Model):
         return {"memory": memory, "mask": mask}
 
     def num_latents(self, context: dict):
-        """The most likely number of codes of each sentence, int32 (batch,)."""
-        logits = self.to_length_logits(pooled(context["memory"], context["mask"]))
-        return 1 + ops.cast(ops.argmax(logits, axis=-1), "int32")
+        """The number of codes for the most likely number of tokens of each sentence, int32 (batch,)."""
+        tokens = ops.cast(ops.round(self.length_head.mean(context["memory"], context["mask"])), "int32")
+        return ops.maximum(-(-tokens // 2**self.num_compress_steps), 1)
 
     def predict_latents(self, context: dict, num_latents, max_latents: int, beams: int = 1):
         """Codes for sentences, predicted one by one.

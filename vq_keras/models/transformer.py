@@ -165,6 +165,15 @@ class Transformer(keras.Model):
         """The empty cache of `step` for `rows` sequences (an int or a scalar tensor) of at most `length` tokens."""
         return self.decoder.init_cache(rows, length)
 
+    def grow_cache(self, cache: list, length) -> list:
+        """The cache with empty slots up to `length` tokens, an int or a scalar tensor, as many as it has or more."""
+
+        def grown(slots):
+            rows, heads, number, dim = ops.shape(slots)
+            return ops.concatenate([slots, ops.zeros((rows, heads, length - number, dim), slots.dtype)], axis=2)
+
+        return keras.tree.map_structure(grown, cache)
+
     def step(self, previous, position, cache: list, context: dict) -> tuple:
         """The logits at one position, from the token before it and the cache.
 
