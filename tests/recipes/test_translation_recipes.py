@@ -53,9 +53,9 @@ def test_teacher_distillation_latent_transformer_and_evaluation(tmp_path, files,
     assert set(kept) <= set(parallel_text.read_side(sources))
     assert (distilled / "vocabulary.model").read_bytes() == (teacher / "vocabulary.model").read_bytes()
 
-    options = ["--distilled", str(distilled), "--num-codes", "8", "--steps", "3", "--run-dir", str(latent)]
-    assert train_translation.main([*files, *FAST, *options]) == 0
-    rows = {"greedy", "greedy-double-length", "10-candidates"}
+    options = ["--distilled", str(distilled), "--teacher", str(teacher), "--num-codes", "8", "--steps", "3"]
+    assert train_translation.main([*files, *FAST, *options, "--run-dir", str(latent)]) == 0
+    rows = {"greedy", "greedy-double-length", "10-candidates", "10-candidates-judged"}
     assert {path.name for path in latent.iterdir()} == written | {f"test.{name}.txt" for name in rows}
     assert runs.load_config(latent)["vocabulary"] == runs.load_config(teacher)["vocabulary"]
 
@@ -128,6 +128,7 @@ def told(capsys):
         (train_translation, ["--annealing", "1"], "--annealing is 1.0; give a share of the run"),
         (train_translation, ["--decoder", "bidirectional", "--annealing", "0.2"], "decoder would see the target"),
         (train_translation, ["--distilled", "nowhere"], "There is no file nowhere/source.txt"),
+        (train_translation, ["--teacher", "nowhere"], "nowhere is not a run directory"),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2_and_leaves_nothing(tmp_path, files, recipe, options, sentence, capsys):

@@ -1,0 +1,46 @@
+"""A latent Transformer that starts from its teacher."""
+
+import id_rows
+import keras
+import numpy as np
+import pytest
+from compiled import compiled, numpy
+
+from vq_keras import bottlenecks
+from vq_keras.errors import InputError
+from vq_keras.models.latent_transformer import LatentTransformer
+from vq_keras.models.transformer import Transformer
+from vq_keras.training.warm_start import start_from
+
+SIZES = {"hidden_dim": 16, "num_heads": 2, "feed_forward_dim": 24}
+
+
+def latent(num_decoder_layers=2, decoder="causal_shifted"):
+    bottleneck = bottlenecks.VectorQuantizer(num_codes=8, initializer="normal")
+    return LatentTransformer(id_rows.VOCABULARY, bottleneck, 2, 1, 1, num_decoder_layers, decoder=decoder, **SIZES)
+
+
+@pytest.mark.parametrize("decoder", ["causal_shifted", "bidirectional"])
+def test_it_reads_the_source_and_writes_as_its_teacher(decoder):
+    keras.utils.set_random_seed(0)
+    teacher, model = Transformer(id_rows.VOCABULARY, 1, 2, **SIZES), latent(decoder=decoder)
+    predictor = [numpy(weight) for weight in model.predictor.weights]
+    start_from(model, teacher)
+    source = id_rows.sentences(6, 6, 3)
+    memories = [numpy(compiled(each.encode)(source)["memory"]) for each in (model, teacher)]
+    np.testing.assert_array_equal(*memories)
+    for own, its in zip(model.token_decoder.weights, teacher.decoder.weights, strict=True):
+        # block_0/attention_norm/gamma of the one is that of the other.
+        assert own.path.split("/")[1:] == its.path.split("/")[1:]
+        np.testing.assert_array_equal(numpy(own), numpy(its))
+    for before, after in zip(predictor, model.predictor.weights, strict=True):
+        np.testing.assert_array_equal(before, numpy(after))
+
+
+def test_a_teacher_of_other_sizes_is_refused_and_nothing_changed():
+    teacher, model = Transformer(id_rows.VOCABULARY, 1, 1, **SIZES), latent()
+    before = [numpy(weight) for weight in model.weights]
+    with pytest.raises(InputError, match="the teacher's decoder has other sizes: train both with one architecture"):
+        start_from(model, teacher)
+    for weight, old in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(numpy(weight), old)
