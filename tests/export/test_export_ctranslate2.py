@@ -9,7 +9,7 @@ from vq_keras.data.translation_data import Pairs
 from vq_keras.data.vocabulary import FILE, Vocabulary
 from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.transformer import Transformer
-from vq_keras.search import AutoregressiveSearch
+from vq_keras.search import MORE_TOKENS, AutoregressiveSearch
 from vq_keras.training import runs
 from vq_keras.translator import Translator
 
@@ -27,6 +27,7 @@ def save_run(folder, model, vocabulary):
 
 
 def test_sentences_become_what_the_run_makes_of_them(tmp_path, capsys):
+    keras.utils.set_random_seed(0)
     vocabulary = Vocabulary.train(PAIRS, size=290)
     model = Transformer(vocabulary.size, num_encoder_layers=1, num_decoder_layers=1, **SIZES)
     # Otherwise each token, the end first of all, predicts itself: the table that embeds it also makes its logit.
@@ -41,11 +42,12 @@ def test_sentences_become_what_the_run_makes_of_them(tmp_path, capsys):
     assert capsys.readouterr().out.strip()
     translator, processor = names["translator"], names["vocabulary"]
     sentences = ["zwei", "two books", "the old"]
-    found = translator.translate_batch(
-        processor.encode(sentences, out_type=str), beam_size=1, min_decoding_length=0, max_decoding_length=58
-    )
-    texts = [processor.decode(each.hypotheses[0]) for each in found]
-    # They have at most 8 ids, so that the longest translation has 58 here, too.
+    # At most so many tokens more than the sentence's own, its end among them, whether the random weights end or not.
+    texts = []
+    for pieces in processor.encode(sentences, out_type=str):
+        limits = {"min_decoding_length": 0, "max_decoding_length": len(pieces) + 1 + MORE_TOKENS}
+        found = translator.translate_batch([pieces], beam_size=1, **limits)
+        texts.append(processor.decode(found[0].hypotheses[0]))
     expected = Translator(AutoregressiveSearch(model), vocabulary, max_length=8).translate(sentences)
     assert texts == [each.text for each in expected]
     assert all(texts)
