@@ -135,8 +135,8 @@ def matmul_gflops(size=2048, repeats=11):
 def milliseconds(steps, repeats):
     """The times of each function, taken in turn, so that a slow moment of the machine is everyone's.
 
-    Each timed step follows one of its own kind, as in training: after another's, the memory that the process keeps is
-    cut for that other's tensors, and the threads of its library may still be spinning.
+    Each timed step follows one of its own kind, as in training: behind another's, small steps take up to half as long
+    again, with a pause between them, too.
     """
     for step in steps:
         for _ in range(2):  # Compiles; and initialises.

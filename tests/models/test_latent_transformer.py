@@ -211,3 +211,13 @@ def test_what_does_not_fit():
         make(decoder="causal")
     with pytest.raises(InputError, match="one code for each latent"):
         make(bottleneck=bottlenecks.get("residual", num_codes=4))
+
+
+def test_the_number_of_codes_is_that_of_the_tokens_that_the_source_adds_up_to():
+    model = make()
+    kernel, bias = model.length_head.share.weights
+    kernel.assign(ops.zeros(kernel.shape))
+    bias.assign(ops.log(ops.exp(ops.full((1,), 1.5)) - 1.0))  # Its softplus is 1.5 tokens for each of the source.
+    # 12, 6 and 3 tokens, padding apart, and a code stands for 4.
+    found = compiled(lambda source: model.num_latents(model.encode(source)))(sentences(9, 8, 4, 2))
+    np.testing.assert_array_equal(numpy(found), [3, 2, 1])
