@@ -35,10 +35,10 @@ class Config(TranslationConfig):
 def resolve(config):
     """The configuration with everything filled in that depends on other choices."""
     from vq_keras.models import parallel_transformer
-    from vq_keras.models.presets import preset
+    from vq_keras.models.sizes import sizes_of
 
     config.check()
-    preset("Transformer", config.architecture)
+    sizes_of("Transformer", config.architecture)
     if config.lengths not in parallel_transformer.LENGTHS:
         known = ", ".join(parallel_transformer.LENGTHS)
         raise InputError(f"--lengths is {config.lengths!r}; give one of {known}.")
@@ -59,7 +59,7 @@ def aligned(corpus):
 def run(config):
     config = resolve(config)
     from vq_keras.models.parallel_transformer import ParallelTransformer
-    from vq_keras.models.presets import preset
+    from vq_keras.models.sizes import sizes_of
     from vq_keras.search import ParallelSearch
     from vq_keras.training import runs, translation
 
@@ -67,7 +67,7 @@ def run(config):
     judge = None if config.judge is None else runs.load_judge(config.judge, corpus.vocabulary)
     if config.lengths == "fertility":
         corpus = aligned(corpus)
-    sizes = preset("Transformer", config.architecture) | {"dropout": config.dropout}
+    sizes = sizes_of("Transformer", config.architecture) | {"dropout": config.dropout}
     predicted = "length" if config.lengths == "classifier" else "fertility"
     model = translation.train(
         config,

@@ -29,23 +29,23 @@ class Config(TranslationConfig):
 
 def resolve(config):
     """The configuration with everything filled in that depends on other choices."""
-    from vq_keras.models.presets import preset
+    from vq_keras.models.sizes import sizes_of
 
     config.check()
-    preset("Transformer", config.architecture)
+    sizes_of("Transformer", config.architecture)
     default = Path("runs") / f"{config.dataset.replace('/', '-')}-{config.architecture}"
     return dataclasses.replace(config, run_dir=config.run_dir or default)
 
 
 def run(config):
     config = resolve(config)
-    from vq_keras.models.presets import preset
+    from vq_keras.models.sizes import sizes_of
     from vq_keras.models.transformer import Transformer
     from vq_keras.search import AutoregressiveSearch
     from vq_keras.training import translation
 
     corpus = translation.load(config)
-    sizes = preset("Transformer", config.architecture) | {
+    sizes = sizes_of("Transformer", config.architecture) | {
         "dropout": config.dropout,
         "label_smoothing": config.label_smoothing,
     }

@@ -42,6 +42,8 @@ class Config(TranslationConfig):
     """Share of the run in which latents become codes bit by bit: the decoder first gets them as they are."""
     annealing: float = 0.0
     """Share of the run in which the decoder is weaned off the target's own tokens (causal_shifted alone)."""
+    predicted: float = 0.0
+    """Share of the sentences which are decoded from predicted codes, instead of their own, in the run's second half."""
 
     bottleneck: str = "soft_em"
     """soft_em (Monte-Carlo EM), vector_quantizer (hard EM with --update ema), gumbel_softmax, semantic_hashing, or
@@ -65,10 +67,10 @@ class Config(TranslationConfig):
 
 def resolve(config):
     """The configuration with everything filled in that depends on other choices."""
-    from vq_keras.models.presets import preset
+    from vq_keras.models.sizes import sizes_of
 
     config.check()
-    sizes = preset("latent Transformer", config.architecture)
+    sizes = sizes_of("latent Transformer", config.architecture)
     name = f"{config.dataset.replace('/', '-')}-{config.architecture}-{config.bottleneck}"
     config = dataclasses.replace(
         config,
@@ -79,16 +81,18 @@ def resolve(config):
         share = getattr(config, name)
         if not 0 <= share < 1:
             raise InputError(f"--{name} is {share}; give a share of the run, from 0 up to, not including, 1.")
+    if not 0 <= config.predicted <= 1:
+        raise InputError(f"--predicted is {config.predicted}; give a share of the sentences, from 0 to 1.")
     temperature = config.hidden_dim / 512 if config.temperature is None else config.temperature
     return dataclasses.replace(config, temperature=temperature)
 
 
 def make_model(config, vocabulary_size, bottleneck, teacher):
     from vq_keras.models.latent_transformer import LatentTransformer
-    from vq_keras.models.presets import preset
+    from vq_keras.models.sizes import sizes_of
     from vq_keras.training.warm_start import start_from
 
-    sizes = preset("latent Transformer", config.architecture)
+    sizes = sizes_of("latent Transformer", config.architecture)
     model = LatentTransformer(
         vocabulary_size,
         bottleneck,
@@ -99,6 +103,8 @@ def make_model(config, vocabulary_size, bottleneck, teacher):
         predictor_gradient=config.predictor_gradient,
         startup_steps=round(config.startup * config.steps),
         annealing_steps=round(config.annealing * config.steps),
+        predicted_share=config.predicted,
+        predicted_from_step=config.steps // 2,
         seed=config.seed,
     )
     if teacher is not None:

@@ -51,28 +51,38 @@ def test_the_target_s_encoder_sees_the_source_if_it_is_to():
         assert (codes != codes[0]).any() == attends
 
 
-@pytest.mark.parametrize("predictor_gradient", [True, False])
-def test_the_predictor_s_loss_moves_the_compressor_only_if_it_is_to(predictor_gradient):
-    model = make(predictor_gradient=predictor_gradient)
+def moves_compressor(model, term):
+    """Whether a step down the sum of an output of the model moves its compressor."""
     inputs = {"source": sentences(6, 6), "target": sentences(12, 12, seed=1)}
 
-    class Prior(keras.Model):
+    class OneTerm(keras.Model):
         def __init__(self):
             super().__init__()
             self.model = model
 
-        def call(self, inputs):
-            return self.model(inputs)
+        def call(self, inputs, training=None):
+            return self.model(inputs, training=training)
 
         def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-            return ops.sum(y_pred["nll_z"])
+            return ops.sum(y_pred[term])
 
-    prior = Prior()
-    prior.compile(keras.optimizers.SGD(1.0))
+    trained = OneTerm()
+    trained.compile(keras.optimizers.SGD(1.0))
     before = [numpy(weight) for weight in model.compressor.trainable_weights]
-    prior.train_on_batch(inputs)
+    trained.train_on_batch(inputs)
     moved = [np.abs(numpy(w) - b).max() > 0 for w, b in zip(model.compressor.trainable_weights, before, strict=True)]
-    assert any(moved) == predictor_gradient
+    return any(moved)
+
+
+@pytest.mark.parametrize("predictor_gradient", [True, False])
+def test_the_predictor_s_loss_moves_the_compressor_only_if_it_is_to(predictor_gradient):
+    assert moves_compressor(make(predictor_gradient=predictor_gradient), "nll_z") == predictor_gradient
+
+
+@pytest.mark.parametrize("from_step", [0, 1])
+def test_tokens_of_predicted_codes_say_nothing_to_the_compressor(from_step):
+    model = make(predicted_share=1.0, predicted_from_step=from_step)
+    assert moves_compressor(model, "loss") == (from_step == 1)
 
 
 def test_the_predictor_sees_the_codes_before_and_the_decoder_those_of_frames_before():

@@ -13,7 +13,7 @@ from keras import ops
 from vq_keras import generation, saved_model
 from vq_keras.errors import InputError
 from vq_keras.layers import TiedEmbedding
-from vq_keras.models.presets import PRESETS, preset
+from vq_keras.models.sizes import SIZES, sizes_of
 from vq_keras.models.transformer import TokenCrossEntropy, Transformer
 
 needs_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="exports")
@@ -265,14 +265,14 @@ def test_a_greedy_translation_is_exported_as_a_server_runs_it(tmp_path):
     np.testing.assert_array_equal(served(source=tf.constant(source))["target"], compiled(translate)(source)["target"])
 
 
-def test_presets():
-    for name, sizes in PRESETS["Transformer"].items():
-        assert preset("Transformer", name) == sizes
+def test_sizes_by_name():
+    for name, sizes in SIZES["Transformer"].items():
+        assert sizes_of("Transformer", name) == sizes
     # Vaswani et al. 2017, table 3: 65 million weights with a vocabulary of 37,000, here without biases in attention.
-    weights = make(**{**preset("Transformer", "base"), "vocabulary_size": 1000}).count_params() + 36_000 * 512
+    weights = make(**{**sizes_of("Transformer", "base"), "vocabulary_size": 1000}).count_params() + 36_000 * 512
     assert 62e6 < weights < 66e6
     with pytest.raises(InputError, match="known ones are base, shallow_decoder, small"):
-        preset("Transformer", "large")
+        sizes_of("Transformer", "large")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from vq_keras.data import number_sentences
 from vq_keras.data.translation_data import Pairs
 from vq_keras.data.vocabulary import FILE, Vocabulary
 from vq_keras.errors import InputError
-from vq_keras.models import presets, transformer
+from vq_keras.models import sizes, transformer
 from vq_keras.models.parallel_transformer import LENGTHS, ParallelTransformer
 from vq_keras.training import runs
 
@@ -57,7 +57,7 @@ def command(tmp_path, pairs, teacher):
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="minutes of compilation")
 @pytest.mark.parametrize("lengths", LENGTHS)
 def test_a_run_leaves_its_files_and_has_rows_in_the_comparison(tmp_path, monkeypatch, command, teacher, lengths):
-    monkeypatch.setitem(presets.PRESETS["Transformer"], "small", TINY)
+    monkeypatch.setitem(sizes.SIZES["Transformer"], "small", TINY)
     run_dir = tmp_path / "nat"
     command = [*command, "--run-dir", str(run_dir), "--lengths", lengths, "--judge", str(teacher)]
     assert train_nat.main(command) == 0

@@ -128,7 +128,7 @@ def told(capsys):
         (train_translation, ["--annealing", "1"], "--annealing is 1.0; give a share of the run"),
         (train_translation, ["--decoder", "bidirectional", "--annealing", "0.2"], "decoder would see the target"),
         (train_translation, ["--distilled", "nowhere"], "There is no file nowhere/source.txt"),
-        (train_translation, ["--teacher", "nowhere"], "nowhere is not a run directory"),
+        (train_translation, ["--teacher", "nowhere"], "nowhere is neither a run directory"),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2_and_leaves_nothing(tmp_path, files, recipe, options, sentence, capsys):
@@ -153,7 +153,7 @@ def test_text_that_does_not_fit_is_told_with_its_numbers(tmp_path, files, capsys
         ([source, "--reference", str(damaged)], f"Line 2 of {damaged} is not UTF-8"),
         ([source, "--reference", str(empty)], f"{empty} is empty: it must hold a sentence a line"),
         ([source], "--source and --reference go together"),
-        ([source, "--reference", source], f"{tmp_path} is not a run directory: it has no config.json"),
+        ([source, "--reference", source], f"{tmp_path} is neither a run directory (it has no config.json) nor"),
     ):
         assert evaluate_translation.main([*run, *options]) == 2
         assert sentence in told(capsys)

@@ -12,6 +12,7 @@ from vq_keras.layers import (
     Compressor,
     Decompressor,
     ParallelDecoder,
+    ScheduledSampling,
     SinusoidalPositions,
     TiedEmbedding,
     TransformerDecoder,
@@ -20,7 +21,8 @@ from vq_keras.layers import (
 from vq_keras.layers.masks import first
 from vq_keras.models.summed_length import SummedLength
 from vq_keras.models.transformer import TokenCrossEntropy, count_tokens
-from vq_keras.priors.soft_labels import cross_entropy
+from vq_keras.presets import FromPreset
+from vq_keras.priors.soft_labels import CodeCrossEntropy
 
 DECODERS = ("causal_shifted", "bidirectional")
 # Of the latents' mean and variance: over a hundred steps, which is nothing to a run and thousands of latents.
@@ -36,22 +38,7 @@ def check_bottleneck(bottleneck) -> None:
 
 
 @keras.saving.register_keras_serializable(package="vq_keras")
-class CodeCrossEntropy(keras.layers.Layer):
-    """-log p of each code in nats: samples (batch, n, m), logits (batch, n, num_codes) -> (batch, n), 0 at padding."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.supports_masking = True
-
-    def call(self, samples, logits):
-        return cross_entropy(samples, logits)
-
-    def compute_output_spec(self, samples, logits):
-        return keras.KerasTensor(samples.shape[:2], dtype="float32")
-
-
-@keras.saving.register_keras_serializable(package="vq_keras")
-class LatentTransformer(keras.Model):
+class LatentTransformer(FromPreset, keras.Model):
     """Translates through a sequence of codes that is 2^n times shorter than the sentence (roy2018 section 3.1).
 
         source -> encoder -> memory
@@ -104,9 +91,13 @@ class LatentTransformer(keras.Model):
         predictor_gradient: whether the predictor's loss moves the latents through its inputs, as in the released code:
             codes become easier to predict, at the price that they may say less.
         startup_steps: steps over which codes take the place of the latents in what the decoder gets.
-        annealing_steps: steps over which it is weaned off the target's own tokens, as in the released code. They need
-            the causal decoder, since any other would see what it is to predict.
-        seed: of the annealing.
+        annealing_steps: steps over which the decoder is weaned off the target's own tokens, as in the released code.
+            They need the causal decoder, since any other would see what it is to predict.
+        predicted_share: share of the sentences that training decodes from the codes that the predictor thinks
+            likeliest, instead of their own, so that the decoder learns what to make of its mistakes; not of a paper.
+        predicted_from_step: the training step from which on they are. From the beginning they would teach the decoder
+            that codes mean nothing, which then collapse.
+        seed: of the annealing, and of the choice of those sentences.
 
     Raises:
         InputError: an argument is out of range.
@@ -140,6 +131,8 @@ class LatentTransformer(keras.Model):
         predictor_gradient: bool = True,
         startup_steps: int = 0,
         annealing_steps: int = 0,
+        predicted_share: float = 0.0,
+        predicted_from_step: int = 0,
         seed: int | None = None,
         **kwargs,
     ):
@@ -172,6 +165,13 @@ class LatentTransformer(keras.Model):
         decompressor = Decompressor(num_compress_steps, dropout, name="decompressor")
         startup = Annealing(startup_steps, seed, name="startup")
         annealing = Annealing(annealing_steps, None if seed is None else seed + 1, name="annealing")
+        scheduled_sampling = ScheduledSampling(
+            bottleneck,
+            predicted_share,
+            predicted_from_step,
+            None if seed is None else seed + 2,
+            name="scheduled_sampling",
+        )
         stack = TransformerDecoder if decoder == "causal_shifted" else ParallelDecoder
         token_decoder = stack(num_decoder_layers, *sizes, name="decoder")
         token_cross_entropy = TokenCrossEntropy(embedding, 0.0, name="cross_entropy")
@@ -197,10 +197,12 @@ class LatentTransformer(keras.Model):
         quantized = discrete["quantized"]
         seen = quantized if predictor_gradient else ops.stop_gradient(quantized)
         hidden = predictor(embedding_dropout(positions(shifted(seen))), memory, key_mask=mask)
-        nll_z = code_cross_entropy(discrete["samples"], to_code_logits(hidden))
+        code_logits = to_code_logits(hidden)
+        nll_z = code_cross_entropy(discrete["samples"], code_logits)
         nll_length = length_head(memory, mask, num_tokens)
         # 4. All tokens at once.
-        given = annealing(gold, decompressor(startup(latents, quantized), num_latents))
+        vectors = scheduled_sampling(startup(latents, quantized), code_logits)
+        given = annealing(gold, decompressor(vectors, num_latents))
         if decoder == "causal_shifted":
             hidden = token_decoder(embedding_dropout(positions(shifted(given))), memory, key_mask=mask)
         else:
@@ -229,6 +231,8 @@ class LatentTransformer(keras.Model):
         self.predictor_gradient = predictor_gradient
         self.startup_steps = startup_steps
         self.annealing_steps = annealing_steps
+        self.predicted_share = predicted_share
+        self.predicted_from_step = predicted_from_step
         self.seed = seed
         self.embedding, self.positions = embedding, positions
         self.encoder, self.compressor, self.predictor = encoder, compressor, predictor
@@ -363,7 +367,8 @@ class LatentTransformer(keras.Model):
     def get_config(self):
         names = ("name", "vocabulary_size", "num_compress_steps", "num_encoder_layers", "num_predictor_layers")
         names += ("num_decoder_layers", "hidden_dim", "num_heads", "feed_forward_dim", "dropout", "decoder")
-        names += ("attend_to_source", "predictor_gradient", "startup_steps", "annealing_steps", "seed")
+        names += ("attend_to_source", "predictor_gradient", "startup_steps", "annealing_steps", "predicted_share")
+        names += ("predicted_from_step", "seed")
         config = {name: getattr(self, name) for name in names}
         return {**config, "bottleneck": keras.saving.serialize_keras_object(self.bottleneck)}
 

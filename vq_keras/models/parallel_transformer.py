@@ -10,12 +10,13 @@ from vq_keras.errors import InputError
 from vq_keras.layers import ParallelDecoder, SinusoidalPositions, TiedEmbedding, TransformerEncoder
 from vq_keras.models.target_lengths import FertilityPredictor, LengthClassifier
 from vq_keras.models.transformer import TokenCrossEntropy, count_tokens
+from vq_keras.presets import FromPreset
 
 LENGTHS = {"classifier": LengthClassifier, "fertility": FertilityPredictor}
 
 
 @keras.saving.register_keras_serializable(package="vq_keras")
-class ParallelTransformer(keras.Model):
+class ParallelTransformer(FromPreset, keras.Model):
     """Translates without a loop: p(target | source) = p(copies | source) prod_t p(y_t | copies, source).
 
         source -> encoder -> memory -> length classifier or fertilities -> copies of source tokens
@@ -54,8 +55,8 @@ class ParallelTransformer(keras.Model):
         InputError: an argument is out of range.
 
     Example:
-        >>> from vq_keras.models.presets import preset
-        >>> model = ParallelTransformer(vocabulary_size=100, **preset("Transformer", "small"))
+        >>> from vq_keras.models.sizes import sizes_of
+        >>> model = ParallelTransformer(vocabulary_size=100, **sizes_of("Transformer", "small"))
         >>> context = model.encode(ops.array([[5, 6, 1], [7, 1, 0]]))
         >>> copies, log_probs = model.propose(context, number=4)  # of four lengths
         >>> model.decode(context, copies)["tokens"].shape

@@ -7,6 +7,7 @@ from vq_keras.bottlenecks import replicas
 from vq_keras.data.vocabulary import EOS, PAD
 from vq_keras.errors import InputError
 from vq_keras.layers import SinusoidalPositions, TiedEmbedding, TransformerDecoder, TransformerEncoder
+from vq_keras.presets import FromPreset
 
 
 @keras.saving.register_keras_serializable(package="vq_keras")
@@ -60,7 +61,7 @@ class TokenCrossEntropy(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="vq_keras")
-class Transformer(keras.Model):
+class Transformer(FromPreset, keras.Model):
     """Encoder and decoder of Vaswani et al. 2017: p(target given source) = prod_t p(y_t | y_0 ... y_{t-1}, source).
 
     It departs from that paper as the later versions of its released code do: norms stand before each branch and at the

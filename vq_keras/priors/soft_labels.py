@@ -1,5 +1,6 @@
 """Cross entropy with the codes of a bottleneck as labels, one or several for each latent."""
 
+import keras
 from keras import ops
 
 
@@ -25,3 +26,18 @@ def cross_entropy(samples, logits):
     drawn = ops.take_along_axis(logits, ops.maximum(samples, 0), axis=-1)
     nats = ops.logsumexp(logits, axis=-1, keepdims=True) - drawn
     return ops.mean(ops.where(samples >= 0, nats, 0.0), axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="vq_keras")
+class CodeCrossEntropy(keras.layers.Layer):
+    """-log p of each code in nats: samples (batch, n, m), logits (batch, n, num_codes) -> (batch, n), 0 at padding."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, samples, logits):
+        return cross_entropy(samples, logits)
+
+    def compute_output_spec(self, samples, logits):
+        return keras.KerasTensor(samples.shape[:2], dtype="float32")

@@ -1,4 +1,4 @@
-"""The folder of a run: which configuration it belongs to, and the model it ended with."""
+"""The folder of a run, or a preset by name: which configuration it belongs to, and the model it ended with."""
 
 import json
 import os
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import keras
 
+from vq_keras import presets
 from vq_keras.data.vocabulary import FILE, Vocabulary
 from vq_keras.errors import InputError
 from vq_keras.training.files import replace_file
@@ -44,17 +45,34 @@ def claim(run_dir, config):
         raise InputError(f"the run directory {run_dir} cannot be written ({error.strerror}); give another.") from None
 
 
+def find(run_dir) -> Path:
+    """The folder of a run: `run_dir` itself, or that of the preset of this name where there is no such folder.
+
+    Example:
+        >>> find("multi30k-teacher").name
+        'multi30k-teacher'
+    """
+    run_dir = Path(run_dir)
+    if not run_dir.exists() and str(run_dir) in presets.names():
+        return presets.folder(str(run_dir))
+    return run_dir
+
+
 def load_config(run_dir):
-    """The configuration of a run.
+    """The configuration of a run, or of a preset.
 
     Raises:
         InputError: where `run_dir` is no run's folder, or its configuration is damaged.
     """
-    path = Path(run_dir) / CONFIG
+    run_dir = find(run_dir)
+    path = run_dir / CONFIG
     try:
         return json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
-        raise InputError(f"{run_dir} is not a run directory: it has no {CONFIG}.") from None
+        raise InputError(
+            f"{run_dir} is neither a run directory (it has no {CONFIG}) nor one of the presets: "
+            f"{', '.join(presets.names())}."
+        ) from None
     except (OSError, ValueError):
         raise InputError(f"{path} is damaged; start the run again in another directory.") from None
 
@@ -68,16 +86,17 @@ def save_model(model, run_dir):
 
 
 def load_translator(run_dir):
-    """The trained model of a translator's run, its vocabulary and its configuration.
+    """The trained model of a translator's run or of a preset, its vocabulary and its configuration.
 
     Raises:
         InputError: as `load_model`; where the run is no translator's; or where its vocabulary is missing, damaged or
             another than the one it was trained with.
     """
+    run_dir = find(run_dir)
     config = load_config(run_dir)
     if "vocabulary" not in config:
         raise InputError(f"{run_dir} is not the run of a translator.")
-    vocabulary = Vocabulary.load(Path(run_dir) / FILE, config["vocabulary"])
+    vocabulary = Vocabulary.load(run_dir / FILE, config["vocabulary"])
     return load_model(run_dir), vocabulary, config
 
 
@@ -95,13 +114,13 @@ def load_judge(run_dir, vocabulary: Vocabulary):
     if its_vocabulary.fingerprint != vocabulary.fingerprint:
         raise InputError(
             f"{run_dir} has another vocabulary: its ids would mean other words. Train with --vocabulary "
-            f"{Path(run_dir) / FILE}, or on what it has distilled."
+            f"{find(run_dir) / FILE}, or on what it has distilled."
         )
     return model
 
 
 def load_model(run_dir):
-    """The trained model of a finished run.
+    """The trained model of a finished run, or of a preset.
 
     Raises:
         InputError: where `run_dir` is no run's folder, the run has not ended, or its model is damaged.
@@ -109,8 +128,9 @@ def load_model(run_dir):
     # Keras finds the classes of a file only once they are imported.
     from vq_keras.models import image, latent_transformer, parallel_transformer, transformer  # noqa: F401
 
+    run_dir = find(run_dir)
     load_config(run_dir)
-    path = Path(run_dir) / MODEL
+    path = run_dir / MODEL
     if not path.exists():
         raise InputError(f"{run_dir} has no {MODEL} yet: let its training end first.")
     try:

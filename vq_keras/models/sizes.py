@@ -2,7 +2,7 @@
 
 from vq_keras.errors import InputError
 
-PRESETS = {
+SIZES = {
     # "base" is that of Vaswani et al. 2017, table 3. "shallow_decoder" moves layers from the decoder, which runs once
     # for each token, to the encoder, which runs once (Kasai et al. 2021, "Deep Encoder, Shallow Decoder"). "small" is
     # for the 29,000 sentences of Multi30k, which larger ones learn by heart (Wu et al. 2021, "Good for Misconceived
@@ -53,7 +53,7 @@ PRESETS = {
 }
 
 
-def preset(model: str, name: str) -> dict:
+def sizes_of(model: str, name: str) -> dict:
     """The sizes of a known model.
 
     Args:
@@ -64,10 +64,10 @@ def preset(model: str, name: str) -> dict:
         InputError: for an unknown name; the message lists the known ones.
 
     Example:
-        >>> preset("latent Transformer", "small")["num_predictor_layers"]
+        >>> sizes_of("latent Transformer", "small")["num_predictor_layers"]
         2
     """
-    known = PRESETS[model]
+    known = SIZES[model]
     if name not in known:
         raise InputError(f"there is no {model} {name!r}; the known ones are {', '.join(sorted(known))}.")
     return dict(known[name])
