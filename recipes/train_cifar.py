@@ -239,7 +239,7 @@ def train(config, model, data):
             TensorBoardLog(config.run_dir / "tensorboard", pictures),
         ],
     )
-    plots.learning_curves(config.run_dir / "curves.png", history)
+    plots.learning_curves(config.run_dir / "curves.png", {config.run_dir.name: history})
     if config.predictor != "after":
         return model
 
@@ -264,7 +264,7 @@ def train(config, model, data):
             TensorBoardLog(run_dir / "tensorboard"),
         ],
     )
-    plots.learning_curves(run_dir / "curves.png", history)
+    plots.learning_curves(run_dir / "curves.png", {f"{config.run_dir.name}, predictor": history})
     return model.with_latent_predictor(predictor)
 
 
@@ -305,16 +305,16 @@ def report(config, model, data):
 
 def run(config):
     config = resolve(config)
-    bottleneck = make_bottleneck(config)  # Before the data: wrong numbers are reported at once.
     import keras
 
     from vq_keras.data import images
     from vq_keras.training import runs
     from vq_keras.training.fit import make_deterministic
 
-    data = images.load(config.dataset, config.data_dir, config.image_size)
     keras.config.set_dtype_policy(config.precision)
     make_deterministic(config.seed)
+    bottleneck = make_bottleneck(config)  # Before the data: wrong numbers are reported at once.
+    data = images.load(config.dataset, config.data_dir, config.image_size)
     model = make_model(config, data.image_shape, bottleneck)
     model.compile(optimizer=make_optimizer(config, config.steps))
     # The folder is made when nothing is left that could be wrong with the configuration.

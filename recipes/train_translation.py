@@ -87,7 +87,16 @@ def resolve(config):
     return dataclasses.replace(config, temperature=temperature)
 
 
-def make_model(config, vocabulary_size, bottleneck, teacher):
+def make_bottleneck(config):
+    from vq_keras.training import bottleneck_options
+
+    options = dataclasses.asdict(config)
+    return bottleneck_options.make_bottleneck(
+        config.bottleneck, options, config.bottleneck_arguments, config.steps, config.hidden_dim
+    )
+
+
+def make_model(config, vocabulary_size, teacher):
     from vq_keras.models.latent_transformer import LatentTransformer
     from vq_keras.models.sizes import sizes_of
     from vq_keras.training.warm_start import start_from
@@ -95,7 +104,7 @@ def make_model(config, vocabulary_size, bottleneck, teacher):
     sizes = sizes_of("latent Transformer", config.architecture)
     model = LatentTransformer(
         vocabulary_size,
-        bottleneck,
+        make_bottleneck(config),
         config.num_compress_steps,
         **sizes | {"hidden_dim": config.hidden_dim, "dropout": config.dropout},
         decoder=config.decoder,
@@ -117,20 +126,16 @@ def run(config):
     from vq_keras.models.latent_transformer import check_bottleneck
     from vq_keras.search import LatentSearch
     from vq_keras.training import runs, translation
-    from vq_keras.training.bottleneck_options import make_bottleneck
 
-    options = dataclasses.asdict(config)
     # Before the data: wrong numbers are reported at once.
-    bottleneck = make_bottleneck(
-        config.bottleneck, options, config.bottleneck_arguments, config.steps, config.hidden_dim
-    )
+    bottleneck = make_bottleneck(config)
     check_bottleneck(bottleneck)
     corpus = translation.load(config, config.distilled)
     teacher = None if config.teacher is None else runs.load_judge(config.teacher, corpus.vocabulary)
     model = translation.train(
         config,
         corpus,
-        lambda: make_model(config, corpus.vocabulary.size, bottleneck, teacher),
+        lambda: make_model(config, corpus.vocabulary.size, teacher),
         LatentSearch,
         columns=("nll", "accuracy", "nll_z", "codes_in_use"),
         num_codes=bottleneck.num_codes,

@@ -109,7 +109,7 @@ def panels(path):
 )
 def test_a_panel_for_each_metric_that_is_there(tmp_path, metrics, expected):
     history = [{"step": step, **dict.fromkeys(metrics, 200 / step)} for step in range(100, 1001, 100)]
-    plots.learning_curves(tmp_path / "curves.png", history, title="a run")
+    plots.learning_curves(tmp_path / "curves.png", {"a run": history})
     assert panels(tmp_path / "curves.png") == expected
     assert [path.name for path in tmp_path.iterdir()] == ["curves.png"]
 
@@ -125,11 +125,15 @@ def test_the_curve_is_that_of_the_history(tmp_path, monkeypatch):
 
     monkeypatch.setattr(plots.Figure, "add_subplot", remember)
     history = [{"step": 10, "loss": 3.0}, {"step": 20, "loss": 2.0, "perplexity": 7.5}]
-    plots.learning_curves(tmp_path / "curves.png", history)
+    plots.learning_curves(tmp_path / "curves.png", {"a run": history})
     loss, perplexity = drawn[1].lines[0], drawn[2].lines[0]
     np.testing.assert_array_equal(loss.get_xydata(), [(10, 3), (20, 2)])
     np.testing.assert_array_equal(perplexity.get_xydata(), [(20, 7.5)])
     assert drawn[2].get_title(loc="left") == "perplexity of the codes: 7.5 at the end"
+    plots.learning_curves(tmp_path / "curves.png", {"one": history, "other": [{"step": 10, "loss": 4.0}]})
+    curves = {line.get_label(): line.get_xydata().tolist() for line in drawn[1].lines}
+    assert curves == {"one": [[10, 3], [20, 2]], "other": [[10, 4]]}
+    assert drawn[2].get_title(loc="left") == "perplexity of the codes"
 
 
 def test_translators_are_points_of_latency_and_quality(tmp_path, monkeypatch):
@@ -152,4 +156,4 @@ def test_translators_are_points_of_latency_and_quality(tmp_path, monkeypatch):
 
 def test_nothing_to_draw(tmp_path):
     with pytest.raises(InputError, match="none of the metrics"):
-        plots.learning_curves(tmp_path / "curves.png", [{"step": 1, "accuracy": 0.5}])
+        plots.learning_curves(tmp_path / "curves.png", {"a run": [{"step": 1, "accuracy": 0.5}]})

@@ -48,7 +48,7 @@ def test_greedy_search_takes_the_likeliest_token_of_the_teacher_forced_model(tea
         length = np.count_nonzero(row)
         np.testing.assert_array_equal(row[:length], likeliest[:length])
     # Sums of up to 58 float32 terms in two orders.
-    np.testing.assert_allclose(scores, numpy(teacher.score(source, tokens)), rtol=1e-4)
+    np.testing.assert_allclose(scores, numpy(teacher.score(teacher.encode(source), tokens)), rtol=1e-4)
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -89,7 +89,7 @@ def test_more_beams_find_no_worse_and_score_what_the_model_does(teacher):
     _, greedy = found(AutoregressiveSearch(teacher), source)
     tokens, scores = found(AutoregressiveSearch(teacher, beams=4, length_penalty=0.0), source)
     assert (scores >= greedy - 1e-4).all()
-    np.testing.assert_allclose(scores, numpy(teacher.score(source, tokens)), rtol=1e-4)
+    np.testing.assert_allclose(scores, numpy(teacher.score(teacher.encode(source), tokens)), rtol=1e-4)
 
 
 def candidates_of(model, source, number, num_latents=None):
@@ -100,7 +100,7 @@ def candidates_of(model, source, number, num_latents=None):
     num_latents = np.minimum(numpy(num_latents), most)
     codes, code_scores = model.predict_latents(context, num_latents, max_latents, number)
     decoded = model.decode(context, codes)
-    return numpy(decoded["tokens"]), numpy(code_scores) + numpy(decoded["log_probs"])
+    return np.asarray(decoded["tokens"]), numpy(code_scores) + numpy(decoded["log_probs"])
 
 
 def test_one_candidate_is_greedy_codes_decoded(latent_model):
@@ -130,7 +130,7 @@ def test_of_several_candidates_the_likeliest_is_kept(latent_model):
 def test_a_judge_decides_by_its_own_probability(latent_model, teacher):
     source = sentences(8, 8, 3, 5)
     expected, own_scores = candidates_of(latent_model, source, 6)
-    judged = np.stack([numpy(teacher.score(source, expected[:, i])) for i in range(6)], axis=1)
+    judged = np.stack([numpy(teacher.score(teacher.encode(source), expected[:, i])) for i in range(6)], axis=1)
     tokens, scores = found(LatentSearch(latent_model, candidates=6, judge=teacher), source)
     np.testing.assert_array_equal(tokens, expected[np.arange(3), judged.argmax(1)])
     np.testing.assert_allclose(scores, judged.max(1), rtol=1e-4)

@@ -104,32 +104,42 @@ def save_grid(path: str | Path, images: np.ndarray, columns: int, scale: int = 3
     save_png(path, image_grid(images, columns, scale))
 
 
-def learning_curves(path: str | Path, history: Sequence[Mapping[str, float]], title: str = "") -> None:
+def learning_curves(path: str | Path, histories: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
     """Draws the metrics of `CURVES` against the step, each in a panel of its own, as a PNG file.
 
     Args:
         path: the file to write.
-        history: what `vq_keras.training.fit.fit` returns: a dictionary for each interval, with "step" and metrics;
-            metrics that no row has get no panel.
-        title: stands above the panels.
+        histories: by the name of the run what `vq_keras.training.fit.fit` returns: a dictionary for each interval,
+            with "step" and metrics. Metrics that no run has get no panel. The name of one run stands above the panels,
+            those of several are told apart by their colours.
 
     Raises:
-        InputError: the history has none of these metrics.
+        InputError: the histories have none of these metrics.
+
+    Example:
+        >>> learning_curves("/tmp/vq_keras_example/curves.png", {"run": [{"step": 10, "loss": 3.0}]})
     """
-    names = [name for name in CURVES if any(name in row for row in history)]
+    names = [name for name in CURVES if any(name in row for rows in histories.values() for row in rows)]
     if not names:
         raise InputError(f"The history has none of the metrics that can be drawn: {', '.join(CURVES)}.")
     columns = len(names) if len(names) < 4 else 2 if len(names) == 4 else 3
-    rows = -(-len(names) // columns)
-    figure = Figure(figsize=(4.5 * columns, 3 * rows), dpi=110, layout="constrained")
+    num_rows = -(-len(names) // columns)
+    figure = Figure(figsize=(4.5 * columns, 3 * num_rows), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
     for index, name in enumerate(names):
-        steps, values = zip(*((row["step"], row[name]) for row in history if name in row), strict=True)
-        axes = figure.add_subplot(rows, columns, index + 1)
-        # A history of one row is a point, which a line alone would not show.
-        axes.plot(steps, values, color="tab:blue", linewidth=1.5, marker="o" if len(steps) == 1 else None)
-        axes.set_title(f"{CURVES[name]}: {values[-1]:.4g} at the end", fontsize=10, loc="left")
+        axes = figure.add_subplot(num_rows, columns, index + 1)
+        title = CURVES[name]
+        for number, (run, history) in enumerate(histories.items()):
+            steps, values = (
+                [row["step"] for row in history if name in row],
+                [row[name] for row in history if name in row],
+            )
+            # A history of one row is a point, which a line alone would not show.
+            marker = "o" if len(steps) == 1 else None
+            axes.plot(steps, values, color=f"C{number}", linewidth=1.5, marker=marker, label=run)
+            if len(histories) == 1:
+                title += f": {values[-1]:.4g} at the end"
+        axes.set_title(title, fontsize=10, loc="left")
         axes.set_xlabel("step")
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10], integer=True))
@@ -137,6 +147,10 @@ def learning_curves(path: str | Path, history: Sequence[Mapping[str, float]], ti
             axes.set_ylim(bottom=0)
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
+    if len(histories) == 1:
+        figure.suptitle(*histories)
+    else:
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
     file = io.BytesIO()
     figure.savefig(file, format="png")
     replace_file(path, file.getvalue())

@@ -176,7 +176,7 @@ def _best(source, tokens, scores, judge):
     """Of the candidates (batch, k, m) of each sentence the likeliest, by its score (batch, k) or by a judge's."""
     if judge is not None:
         number, length = ops.shape(tokens)[1:]
-        scores = judge.score(ops.repeat(source, number, axis=0), ops.reshape(tokens, (-1, length)))
+        scores = judge.score(judge.encode(source), ops.reshape(tokens, (-1, length)))
         scores = ops.reshape(scores, (-1, number))
     best = ops.argmax(scores, axis=1)[:, None]
     tokens = ops.take_along_axis(tokens, best[..., None], axis=1)[:, 0]

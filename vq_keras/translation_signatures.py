@@ -63,7 +63,7 @@ def id_signatures(found: dict[str, keras.Model]) -> dict[str, Signature]:
     model = search.model
 
     def score(source, target):
-        return {"log_prob": model.score(source, target)}
+        return {"log_prob": model.score(model.encode(source), target)}
 
     def predict_latents(source):
         context, codes, log_probs = search.predict_latents(source)

@@ -111,7 +111,7 @@ def test_a_teacher_translates_ids_as_its_searches_do(exported, vocabulary, teach
         agree(signatures[name](source=source), expected)
     agree(signatures["translate_beam"](source=source), AutoregressiveSearch(teacher, 4).predict_on_batch(source))
     scored = signatures["score"](source=source, target=expected["tokens"])
-    np.testing.assert_allclose(scored["log_prob"], teacher.score(source, expected["tokens"]), rtol=1e-4)
+    np.testing.assert_allclose(scored["log_prob"], teacher.score(teacher.encode(source), expected["tokens"]), rtol=1e-4)
 
 
 @pytest.mark.parametrize("lengths", SHAPES)

@@ -156,7 +156,17 @@ def test_score_is_the_log_probability_of_a_sentence():
     model, inputs = make(), batch()
     log_p = np.take_along_axis(log_softmax(outputs_of(model, inputs)["logits"]), inputs["target"][..., None], axis=-1)
     expected = (log_p[..., 0] * (inputs["target"] != 0)).sum(-1)
-    np.testing.assert_allclose(numpy(compiled(model.score)(**inputs)), expected, rtol=1e-5)
+    score = compiled(lambda source, target: model.score(model.encode(source), target))
+    np.testing.assert_allclose(numpy(score(**inputs)), expected, rtol=1e-5)
+
+
+def test_several_targets_of_a_sentence_are_read_as_one_of_many():
+    model, inputs = make(), batch()
+    rows = {name: np.repeat(value, 3, axis=0) for name, value in inputs.items()}
+    rows["target"] = rows["target"][:, ::-1].copy()
+    read = compiled(lambda source, target: model.read(model.encode(source), target)["logits"])
+    together, alone = numpy(read(inputs["source"], rows["target"])), numpy(read(**rows))
+    np.testing.assert_allclose(together, alone, atol=1e-5)
 
 
 @pytest.mark.parametrize("beams", [1, 3])

@@ -92,11 +92,11 @@ class Transformer(FromPreset, keras.Model):
         InputError: an argument is out of range.
 
     Example:
-        >>> model = Transformer(vocabulary_size=100, **preset("Transformer", "small"))
+        >>> model = Transformer(vocabulary_size=100, **sizes_of("Transformer", "small"))
         >>> source, target = ops.array([[5, 6, 1], [7, 1, 0]]), ops.array([[8, 9, 5, 1], [9, 1, 0, 0]])
-        >>> model.score(source, target).shape  # log p of each sentence
-        (2,)
         >>> context, cache = model.encode(source), model.init_cache(2, length=10)
+        >>> model.score(context, target).shape  # log p of each sentence
+        (2,)
         >>> logits, cache = model.step(ops.array([0, 0]), 0, cache, context)
     """
 
@@ -130,8 +130,7 @@ class Transformer(FromPreset, keras.Model):
         target = keras.Input((None,), dtype="int32", name="target")
         mask = ops.not_equal(source, PAD)
         memory = encoder(embedding_dropout(positions(embedding(source))), key_mask=mask)
-        before = ops.concatenate([ops.full_like(target[:, :1], EOS), target[:, :-1]], axis=1)
-        hidden = decoder(embedding_dropout(positions(embedding(before))), memory, key_mask=mask)
+        hidden = decoder(embedding_dropout(positions(embedding(_tokens_before(target)))), memory, key_mask=mask)
         super().__init__(inputs={"source": source, "target": target}, outputs=cross_entropy(hidden, target), **kwargs)
 
         self.vocabulary_size = vocabulary_size
@@ -146,6 +145,7 @@ class Transformer(FromPreset, keras.Model):
         self.positions = positions
         self.encoder = encoder
         self.decoder = decoder
+        self.cross_entropy = cross_entropy
         self._means = {"nll": keras.metrics.Mean(name="nll"), "correct": keras.metrics.Mean(name="accuracy")}
 
     def encode(self, source) -> dict:
@@ -193,9 +193,27 @@ class Transformer(FromPreset, keras.Model):
         hidden, cache = self.decoder.step(x, position, cache, context["projected"], context["mask"])
         return self.embedding(hidden, reverse=True), cache
 
-    def score(self, source, target):
-        """log p(target given source) of each sentence in nats, its EOS included: (batch, n), (batch, m) -> (batch,)."""
-        return -ops.sum(self({"source": source, "target": target}, training=False)["nll"], axis=-1)
+    def read(self, context: dict, target) -> dict:
+        """All positions of given targets at once.
+
+        Args:
+            context: what `encode` returned for the batch.
+            target: (rows, m) int32; rows as in `step`. The last token need not be EOS.
+
+        Returns:
+            what `TokenCrossEntropy` says: "logits" (rows, m, vocabulary_size), of each token given those before it; and
+            "nll" (rows, m), of the target's own.
+        """
+        times = ops.shape(target)[0] // ops.shape(context["mask"])[0]
+        memory, mask = (ops.repeat(context[name], times, axis=0) for name in ("memory", "mask"))
+        hidden = self.decoder(
+            self.positions(self.embedding(_tokens_before(target))), memory, key_mask=mask, training=False
+        )
+        return self.cross_entropy(hidden, target)
+
+    def score(self, context: dict, target):
+        """log p(target given source) of each target in nats, its EOS included: arguments as of `read` -> (rows,)."""
+        return -ops.sum(self.read(context, target)["nll"], axis=-1)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The mean smoothed cross entropy of the tokens in nats; `y` and `sample_weight` are not used."""
@@ -220,6 +238,11 @@ class Transformer(FromPreset, keras.Model):
             "dropout": self.dropout,
             "label_smoothing": self.label_smoothing,
         }
+
+
+def _tokens_before(target):
+    """What the decoder reads: EOS, then the target but for its last token."""
+    return ops.concatenate([ops.full_like(target[:, :1], EOS), target[:, :-1]], axis=1)
 
 
 def count_tokens(x):

@@ -12,6 +12,7 @@ from vq_keras.errors import InputError
 from vq_keras.training.callbacks import StepCallback
 from vq_keras.training.checkpoints import Checkpoints
 from vq_keras.training.files import replace_file
+from vq_keras.training.runs import HISTORY
 
 
 def make_deterministic(seed: int) -> None:
@@ -158,4 +159,4 @@ def _write_history(run_dir: Path, history: list[dict[str, float]]) -> None:
     writer = csv.DictWriter(table, names, lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
-    replace_file(run_dir / "history.csv", table.getvalue().encode())
+    replace_file(run_dir / HISTORY, table.getvalue().encode())

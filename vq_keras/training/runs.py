@@ -1,5 +1,6 @@
 """The folder of a run, or a preset by name: which configuration it belongs to, and the model it ended with."""
 
+import csv
 import json
 import os
 from pathlib import Path
@@ -11,7 +12,7 @@ from vq_keras.data.vocabulary import FILE, Vocabulary
 from vq_keras.errors import InputError
 from vq_keras.training.files import replace_file
 
-CONFIG, MODEL = "config.json", "model.keras"
+CONFIG, HISTORY, MODEL = "config.json", "history.csv", "model.keras"
 
 
 def claim(run_dir, config):
@@ -75,6 +76,23 @@ def load_config(run_dir):
         ) from None
     except (OSError, ValueError):
         raise InputError(f"{path} is damaged; start the run again in another directory.") from None
+
+
+def load_history(run_dir) -> list[dict[str, float]]:
+    """The metrics of a run so far, finished or not, a dictionary for each interval.
+
+    Raises:
+        InputError: where `run_dir` is no run's folder, or there is no history in it, or a damaged one.
+    """
+    load_config(run_dir)
+    path = Path(run_dir) / HISTORY
+    try:
+        with open(path, newline="") as file:
+            return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+    except FileNotFoundError:
+        raise InputError(f"{run_dir} has no {HISTORY} yet: let its training reach the end of an interval.") from None
+    except (OSError, ValueError, TypeError):
+        raise InputError(f"{path} is damaged; continue the run, which writes it anew.") from None
 
 
 def save_model(model, run_dir):

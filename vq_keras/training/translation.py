@@ -133,7 +133,7 @@ def train(
         keep=max(2, config.average),
         validation=evaluation_batches(corpus.validation, config.tokens_per_batch, target_multiple),
     )
-    plots.learning_curves(config.run_dir / "curves.png", history)
+    plots.learning_curves(config.run_dir / "curves.png", {config.run_dir.name: history})
     Checkpoints(config.run_dir / "checkpoints").restore_mean(model, config.average)
     runs.save_model(model, config.run_dir)
     return model
