@@ -45,6 +45,10 @@ class Config(TranslationConfig):
     predicted: float = 0.0
     """Share of the sentences which are decoded from predicted codes, instead of their own, in the run's second half."""
 
+    draft: float = 0.0
+    """Share of the sentences for which the decoder reads what it wrote, so that translations can be refined
+    (bidirectional alone)."""
+
     bottleneck: str = "soft_em"
     """soft_em (Monte-Carlo EM), vector_quantizer (hard EM with --update ema), gumbel_softmax, semantic_hashing, or
     another with one code for each latent: finite_scalar, lookup_free, binary_spherical, sim_vq, cosine,
@@ -114,6 +118,7 @@ def make_model(config, vocabulary_size, teacher):
         annealing_steps=round(config.annealing * config.steps),
         predicted_share=config.predicted,
         predicted_from_step=config.steps // 2,
+        draft_share=config.draft,
         seed=config.seed,
     )
     if teacher is not None:
@@ -146,8 +151,13 @@ def run(config):
         "greedy-double-length": LatentSearch(model, length="double"),
         "10-candidates": LatentSearch(model, candidates=10),
     }
+    if config.draft:
+        searches["refined"] = LatentSearch(model, refinements=1)
+        searches["refined-thrice"] = LatentSearch(model, refinements=3)
     if teacher is not None:
-        searches["10-candidates-judged"] = LatentSearch(model, candidates=10, judge=teacher)
+        searches["10-candidates-judged"] = LatentSearch(model, 10, teacher)
+    if teacher is not None and config.draft:
+        searches["10-candidates-refined-judged"] = LatentSearch(model, 10, teacher, refinements=1)
     translation.report(config, corpus, searches)
 
 

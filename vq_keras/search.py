@@ -72,6 +72,7 @@ class LatentSearch(keras.Model):
         model: the trained model.
         candidates: code sequences a sentence; 1 takes the likeliest code each time.
         judge: an autoregressive `Transformer` with the same vocabulary, whose probability decides.
+        refinements: how often the decoder reads its translations and writes them again, of a model that learned it.
         length: "learned", by the model's length head, or "double": two tokens for each of the source, the rule of the
             released code of roy2018.
 
@@ -86,19 +87,22 @@ class LatentSearch(keras.Model):
 
     LENGTHS = ("learned", "double")
 
-    def __init__(self, model, candidates: int = 1, judge=None, length: str = "learned", **kwargs):
+    def __init__(self, model, candidates: int = 1, judge=None, refinements: int = 0, length: str = "learned", **kwargs):
         super().__init__(**kwargs)
         _check_candidates(candidates, judge)
         if length not in self.LENGTHS:
             raise InputError(f"length is {length!r}; give one of {', '.join(self.LENGTHS)}.")
+        if refinements < 0 or (refinements and not model.draft_share):
+            raise InputError(f"refinements is {refinements}; give 0, or more if the model has a draft_share.")
         self.model = model
         self.candidates = candidates
         self.judge = judge
+        self.refinements = refinements
         self.length = length
 
     def call(self, source):
         context, codes, code_scores = self.predict_latents(source)
-        decoded = self.model.decode(context, codes)
+        decoded = self.model.decode(context, codes, self.refinements)
         return _best(source, decoded["tokens"], code_scores + decoded["log_probs"], self.judge)
 
     def predict_latents(self, source) -> tuple:

@@ -164,6 +164,28 @@ def test_decoding_ends_at_eos_and_decodes_each_choice_like_alone():
 
 @pytest.mark.slow
 @tensorflow_only
+def test_a_refinement_reads_the_translation_before_it(tmp_path):
+    model = make(decoder="bidirectional", draft_share=0.5)
+    source = sentences(9, 9, 5)
+    codes = np.array([[[1, 2, 3]], [[4, 5, -1]]], "int32")
+    decode = compiled(lambda source, codes, n=0: model.decode(model.encode(source), codes, n)["tokens"])
+    first, refined = np.asarray(decode(source, codes)), np.asarray(decode(source, codes, 1))
+    assert (first != refined).any()
+    # A sentence is refined like alone.
+    np.testing.assert_array_equal(refined[1:, :, :8], decode(source[1:, :5], codes[1:, :, :2], 1))
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    again = loaded.decode(loaded.encode(source), codes, 1)["tokens"]
+    np.testing.assert_array_equal(again, refined)
+    # Where it does not listen to the draft it writes the same again.
+    model.draft.project.kernel.assign(0.0 * model.draft.project.kernel)
+    np.testing.assert_array_equal(decode(source, codes, 3), first)
+    with pytest.raises(InputError, match="has not learned to refine what it wrote: train it with a draft_share"):
+        make(decoder="bidirectional").decode(model.encode(source), codes, refinements=1)
+
+
+@pytest.mark.slow
+@tensorflow_only
 def test_the_loss_is_the_sum_of_its_parts():
     model = make()
     inputs = {"source": sentences(6, 6, 3), "target": sentences(8, 7, 4, seed=1)}

@@ -19,6 +19,7 @@ from vq_keras.layers import (
     TransformerEncoder,
 )
 from vq_keras.layers.masks import first
+from vq_keras.models.draft import Draft
 from vq_keras.models.summed_length import SummedLength
 from vq_keras.models.transformer import TokenCrossEntropy, count_tokens
 from vq_keras.presets import FromPreset
@@ -97,6 +98,8 @@ class LatentTransformer(FromPreset, keras.Model):
             likeliest, instead of their own, so that the decoder learns what to make of its mistakes; not of a paper.
         predicted_from_step: the training step from which on they are. From the beginning they would teach the decoder
             that codes mean nothing, which then collapse.
+        draft_share: share of the sentences for which the decoder reads in training what it wrote itself, so that
+            `decode` can refine a translation; see `Draft`. It needs the bidirectional decoder.
         seed: of the annealing, and of the choice of those sentences.
 
     Raises:
@@ -133,6 +136,7 @@ class LatentTransformer(FromPreset, keras.Model):
         annealing_steps: int = 0,
         predicted_share: float = 0.0,
         predicted_from_step: int = 0,
+        draft_share: float = 0.0,
         seed: int | None = None,
         **kwargs,
     ):
@@ -141,6 +145,10 @@ class LatentTransformer(FromPreset, keras.Model):
         if annealing_steps and decoder != "causal_shifted":
             raise InputError(
                 f"annealing_steps is {annealing_steps}, but a {decoder} decoder would see the target; give 0."
+            )
+        if draft_share and decoder != "bidirectional":
+            raise InputError(
+                f"draft_share is {draft_share}, but a {decoder} decoder does not see a whole draft; give 0."
             )
         check_bottleneck(bottleneck)
         sizes = (num_heads, feed_forward_dim, dropout)
@@ -172,6 +180,9 @@ class LatentTransformer(FromPreset, keras.Model):
             None if seed is None else seed + 2,
             name="scheduled_sampling",
         )
+        draft = None
+        if draft_share:
+            draft = Draft(embedding, draft_share, None if seed is None else seed + 3, name="draft")
         stack = TransformerDecoder if decoder == "causal_shifted" else ParallelDecoder
         token_decoder = stack(num_decoder_layers, *sizes, name="decoder")
         token_cross_entropy = TokenCrossEntropy(embedding, 0.0, name="cross_entropy")
@@ -207,7 +218,13 @@ class LatentTransformer(FromPreset, keras.Model):
             hidden = token_decoder(embedding_dropout(positions(shifted(given))), memory, key_mask=mask)
         else:
             x_mask = first(num_latents * 2**num_compress_steps, given)
-            hidden = token_decoder(embedding_dropout(positions(given)), memory, key_mask=mask, x_mask=x_mask)
+
+            def decoded(x):
+                return token_decoder(embedding_dropout(positions(x)), memory, key_mask=mask, x_mask=x_mask)
+
+            hidden = decoded(given)
+            if draft is not None:
+                hidden = decoded(given + draft(hidden, x_mask))
         outputs = {
             **token_cross_entropy(hidden, target),
             "codes": discrete["codes"],
@@ -233,13 +250,14 @@ class LatentTransformer(FromPreset, keras.Model):
         self.annealing_steps = annealing_steps
         self.predicted_share = predicted_share
         self.predicted_from_step = predicted_from_step
+        self.draft_share = draft_share
         self.seed = seed
         self.embedding, self.positions = embedding, positions
         self.encoder, self.compressor, self.predictor = encoder, compressor, predictor
         self.target_encoder, self.standardize = target_encoder, standardize
         self.to_code_logits, self.length_head = to_code_logits, length_head
         self.decompressor, self.token_decoder = decompressor, token_decoder
-        self.startup, self.annealing = startup, annealing
+        self.startup, self.annealing, self.draft = startup, annealing, draft
         self._token_means = {"nll": keras.metrics.Mean(name="nll"), "correct": keras.metrics.Mean(name="accuracy")}
         self._nll_z = keras.metrics.Mean(name="nll_z")
         self._usage = [
@@ -318,28 +336,40 @@ class LatentTransformer(FromPreset, keras.Model):
         places = ops.arange(max_latents, dtype="int32")
         return ops.where(places < num_latents[:, None, None], codes, -1), scores
 
-    def decode(self, context: dict, codes) -> dict:
+    def decode(self, context: dict, codes, refinements: int = 0) -> dict:
         """All tokens of sentences at once.
 
         Args:
             context: what `encode` returned.
             codes: (batch, k, latents) int32, k sequences of codes for each sentence, -1 where there are no more.
+            refinements: how often the decoder reads its translation and writes it again; needs a `draft_share`.
 
         Returns:
             {"tokens": (batch, k, m) int32, the most likely token at each place up to EOS, then 0, with m = 2^n latents;
-            "log_probs": (batch, k), the sum of their log probabilities given the codes}.
+            "log_probs": (batch, k), the sum of their log probabilities given the codes, and given the draft if any}.
+
+        Raises:
+            InputError: the model has not learned to refine.
         """
+        if refinements and self.draft is None:
+            raise InputError("this model has not learned to refine what it wrote: train it with a draft_share.")
         choices, latents = ops.shape(codes)[1:]
         codes = ops.reshape(codes, (-1, latents))
         num_latents = ops.sum(ops.cast(codes >= 0, "int32"), axis=1)
         memory, mask = (ops.repeat(context[name], choices, axis=0) for name in ("memory", "mask"))
         x = self.decompressor(self.bottleneck.decode(codes), num_latents, training=False)
         present = first(num_latents * 2**self.num_compress_steps, x)
-        if self.decoder == "causal_shifted":
-            hidden = self.token_decoder(self.positions(shifted(x)), memory, key_mask=mask, training=False)
-        else:
-            hidden = self.token_decoder(self.positions(x), memory, key_mask=mask, x_mask=present, training=False)
-        tokens, log_probs = generation.parallel(self.embedding(hidden, reverse=True), present, EOS)
+
+        def written(x):
+            if self.decoder == "causal_shifted":
+                hidden = self.token_decoder(self.positions(shifted(x)), memory, key_mask=mask, training=False)
+            else:
+                hidden = self.token_decoder(self.positions(x), memory, key_mask=mask, x_mask=present, training=False)
+            return generation.parallel(self.embedding(hidden, reverse=True), present, EOS)
+
+        tokens, log_probs = written(x)
+        for _ in range(refinements):
+            tokens, log_probs = written(x + self.draft.read(tokens))
         return {
             "tokens": ops.reshape(tokens, (-1, choices, latents * 2**self.num_compress_steps)),
             "log_probs": ops.reshape(log_probs, (-1, choices)),
@@ -368,7 +398,7 @@ class LatentTransformer(FromPreset, keras.Model):
         names = ("name", "vocabulary_size", "num_compress_steps", "num_encoder_layers", "num_predictor_layers")
         names += ("num_decoder_layers", "hidden_dim", "num_heads", "feed_forward_dim", "dropout", "decoder")
         names += ("attend_to_source", "predictor_gradient", "startup_steps", "annealing_steps", "predicted_share")
-        names += ("predicted_from_step", "seed")
+        names += ("predicted_from_step", "draft_share", "seed")
         config = {name: getattr(self, name) for name in names}
         return {**config, "bottleneck": keras.saving.serialize_keras_object(self.bottleneck)}
 

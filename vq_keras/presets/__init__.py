@@ -11,7 +11,7 @@ def names() -> list[str]:
     """The names of all presets.
 
     Example:
-        >>> "multi30k-teacher" in names()
+        >>> "multi30k-en-de-teacher" in names()
         True
     """
     return sorted(path.parent.name for path in _FOLDER.glob("*/config.json"))
@@ -43,7 +43,7 @@ class FromPreset:
             InputError: there is no preset of this name, or it is of another class.
 
         Example:
-            >>> model = Transformer.from_preset("multi30k-teacher")
+            >>> model = Transformer.from_preset("multi30k-en-de-teacher")
         """
         from vq_keras.training import runs  # It loads this module.
 

@@ -33,7 +33,7 @@ def write(run, folder) -> Path:
         InputError: as `runs.load_translator`; or the folder exists.
 
     Example:
-        >>> write("runs/files-small", "vq_keras/presets/multi30k-teacher")
+        >>> write("runs/files-small", "vq_keras/presets/multi30k-en-de-teacher")
     """
     folder, run = Path(folder), runs.find(run)
     if folder.exists():

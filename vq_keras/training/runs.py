@@ -50,8 +50,8 @@ def find(run_dir) -> Path:
     """The folder of a run: `run_dir` itself, or that of the preset of this name where there is no such folder.
 
     Example:
-        >>> find("multi30k-teacher").name
-        'multi30k-teacher'
+        >>> find("multi30k-en-de-teacher").name
+        'multi30k-en-de-teacher'
     """
     run_dir = Path(run_dir)
     if not run_dir.exists() and str(run_dir) in presets.names():
