@@ -1,5 +1,6 @@
 """Presets: half the weights' size, nearly the same translations, found by name, and the ones of the library."""
 
+import json
 import zipfile
 
 import h5py
@@ -16,7 +17,9 @@ from vq_keras.data.vocabulary import FILE, Vocabulary
 from vq_keras.errors import InputError
 from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.transformer import Transformer
+from vq_keras.search import AutoregressiveSearch, LatentSearch
 from vq_keras.training import runs
+from vq_keras.translator import Translator
 
 SIZES = {"hidden_dim": 16, "num_heads": 2, "feed_forward_dim": 16}
 
@@ -74,3 +77,16 @@ def test_nothing_is_overwritten(tmp_path, run, capsys):
     assert capsys.readouterr().err == f"error: {out} exists already; give a folder that does not.\n"
     assert export_preset.main([str(tmp_path / "none"), str(tmp_path / "out")]) == 2
     assert list(tmp_path.iterdir()) == [out]
+
+
+@pytest.mark.parametrize("name", presets.names())
+def test_the_presets_of_the_library_translate_captions(name):
+    folder = presets.folder(name)
+    assert sum(path.stat().st_size for path in folder.iterdir()) < 30e6
+    card = (folder / "README.md").read_text()
+    for figures in json.loads((folder / "metrics.json").read_text()).values():
+        assert f"{figures['bleu']:.2f}" in card
+    model, vocabulary, config = runs.load_translator(name)
+    search = AutoregressiveSearch(model) if isinstance(model, Transformer) else LatentSearch(model)
+    translator = Translator(search, vocabulary, config["max_length"])
+    assert translator.translate(["Two dogs are playing in the snow."])[0].text == "Zwei Hunde spielen im Schnee."
