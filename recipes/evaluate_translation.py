@@ -18,12 +18,14 @@ class Config:
     """Translate a test set with each translator, and print BLEU, chrF, latency alone and throughput in batches of 32.
 
     A teacher is measured greedy and with 4 beams; a latent or non-autoregressive Transformer with its likeliest codes,
-    length or fertilities and with the best of several candidates, which the first teacher of the list that has its
-    vocabulary judges, too. All are exported as SavedModels, and timed in turns in one process.
+    length or fertilities, also refined if it has learned to, and with the best of several candidates, which the first
+    teacher of the list that has its vocabulary judges, too. All are exported as SavedModels, and timed in turns in one
+    process.
     """
 
     runs: tuple[Path, ...]
-    """Folders of finished runs of recipes/train_teacher.py, recipes/train_translation.py and recipes/train_nat.py."""
+    """Folders of finished runs of recipes/train_teacher.py, recipes/train_translation.py and recipes/train_nat.py, or
+    names of presets."""
     source: Path | None = None
     """Sentences to translate, one a line; the test set of numbers where not given."""
     reference: Path | None = None
@@ -57,6 +59,8 @@ def systems(config):
             continue
         search = ParallelSearch if isinstance(model, ParallelTransformer) else LatentSearch
         found[name] = System(search(model), *rest)
+        if getattr(model, "draft_share", 0):
+            found[f"{name}, refined"] = System(LatentSearch(model, refinements=1), *rest)
         several = f"{name}, best of {config.candidates}"
         found[several] = System(search(model, config.candidates), *rest)
         for judge_name, (judge, its_vocabulary, _) in teachers.items():
