@@ -64,7 +64,6 @@ def translated(folder, beams):
         [[PIECES[i] for i in row if i > EOS] for row in SOURCE],
         beam_size=beams,
         length_penalty=0,
-        min_decoding_length=0,
         max_decoding_length=SOURCE.shape[1] + MORE_TOKENS,
         return_end_token=True,
         return_scores=True,

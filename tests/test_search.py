@@ -7,6 +7,7 @@ from compiled import numpy
 from id_rows import VOCABULARY, sentences
 
 from vq_keras import bottlenecks
+from vq_keras.data.vocabulary import EOS
 from vq_keras.errors import InputError
 from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.transformer import Transformer
@@ -17,10 +18,13 @@ SIZES = {"hidden_dim": 16, "num_heads": 2, "feed_forward_dim": 24, "dropout": 0.
 
 @pytest.fixture(scope="module")
 def teacher():
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(4)
     model = Transformer(VOCABULARY, num_encoder_layers=1, num_decoder_layers=1, **SIZES)
-    # An untrained model hardly has a preference: larger embeddings give it some, an end of sentences among them.
-    model.embedding.table.assign(3.0 * model.embedding.table)
+    # An untrained model hardly has a preference, but for saying the same word again: larger weights give it others.
+    model.embedding.table.assign(2.0 * model.embedding.table)
+    for weight in model.decoder.trainable_weights:
+        if len(weight.shape) == 2:
+            weight.assign(4.0 * weight)
     return model
 
 
@@ -39,16 +43,41 @@ def found(search, source):
     return np.asarray(outputs["tokens"]), np.asarray(outputs["scores"])
 
 
+def log_probs(teacher, source, tokens):
+    """Of translations that have a token."""
+    logits = teacher.predict_on_batch({"source": source, "target": tokens})["logits"][:, 0]
+    empty = np.exp(logits[:, EOS]) / np.exp(logits).sum(axis=1)
+    return numpy(teacher.score(teacher.encode(source), tokens)) - np.log(1.0 - empty)
+
+
 def test_greedy_search_takes_the_likeliest_token_of_the_teacher_forced_model(teacher):
     source = sentences(8, 8, 3, 5)
     tokens, scores = found(AutoregressiveSearch(teacher), source)
     assert tokens.shape == (3, 8 + MORE_TOKENS)
-    outputs = teacher.predict_on_batch({"source": source, "target": tokens})
-    for row, likeliest in zip(tokens, outputs["logits"].argmax(-1), strict=True):
+    logits = teacher.predict_on_batch({"source": source, "target": tokens})["logits"]
+    logits[:, 0, EOS] = -np.inf
+    for row, likeliest in zip(tokens, logits.argmax(-1), strict=True):
         length = np.count_nonzero(row)
         np.testing.assert_array_equal(row[:length], likeliest[:length])
     # Sums of up to 58 float32 terms in two orders.
-    np.testing.assert_allclose(scores, numpy(teacher.score(teacher.encode(source), tokens)), rtol=1e-4)
+    np.testing.assert_allclose(scores, log_probs(teacher, source, tokens), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("beams", [1, 4])
+def test_a_translation_has_a_token(beams):
+    keras.utils.set_random_seed(0)
+    model = Transformer(VOCABULARY, num_encoder_layers=1, num_decoder_layers=1, **SIZES)
+    # The end is the likeliest token everywhere, as the decoder's output always has this component.
+    table = numpy(model.embedding.table)
+    table[EOS, 0] = 50.0
+    model.embedding.table.assign(table)
+    model.decoder.norm.beta.assign(np.eye(16)[0])
+    source = sentences(8, 8, 3)
+    tokens, scores = found(AutoregressiveSearch(model, beams), source)
+    assert (tokens[:, 0] > EOS).all() and (tokens[:, 1] == EOS).all() and not tokens[:, 2:].any()
+    # The end after it is certain.
+    first = np.log(1 / 12) * np.ones(2)
+    assert (scores > 3 * first).all() and (scores < 0).all()
 
 
 @pytest.mark.parametrize("beams", [1, 3])
@@ -86,10 +115,11 @@ def agree_alone(search, source):
 
 def test_more_beams_find_no_worse_and_score_what_the_model_does(teacher):
     source = sentences(6, 6, 4, 2, seed=3)
-    _, greedy = found(AutoregressiveSearch(teacher), source)
+    greedy_tokens, greedy = found(AutoregressiveSearch(teacher), source)
     tokens, scores = found(AutoregressiveSearch(teacher, beams=4, length_penalty=0.0), source)
-    assert (scores >= greedy - 1e-4).all()
-    np.testing.assert_allclose(scores, numpy(teacher.score(teacher.encode(source), tokens)), rtol=1e-4)
+    ended = (greedy_tokens == EOS).any(axis=1)  # Beam search has to end, greedy search has not.
+    assert ended.any() and (scores >= greedy - 1e-4)[ended].all()
+    np.testing.assert_allclose(scores, log_probs(teacher, source, tokens), rtol=1e-4)
 
 
 def candidates_of(model, source, number, num_latents=None):

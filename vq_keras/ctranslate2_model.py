@@ -23,7 +23,7 @@ def write(directory, model: Transformer, vocabulary: Vocabulary) -> None:
     of the vocabulary, without an end: the engine adds it.
 
     The engine computes the same logits, but for rounding. Its greedy search (`beam_size=1`) is ours, but for the last
-    two of these points; its beam search is another one by all of them:
+    of these points; its beam search is another one by all of them:
 
     - Length. Ours compares log p / ((5 + n) / 6)^a, where n counts the end; the engine compares log p / n^a, where n
       counts it only with `return_end_token=True`. They are one for a = 0 alone; the engine's default is a = 1.
@@ -33,7 +33,6 @@ def write(directory, model: Transformer, vocabulary: Vocabulary) -> None:
       among the first `beam_size`.
     - Limits. Ours takes the source's length plus 50, and its beam search ends what comes so far, at the probability
       of that end. The engine takes `max_decoding_length`, 256 by default, and cuts off.
-    - Nothing. The engine's translation has a token at least, unless `min_decoding_length=0`; ours may have none.
 
     With a = 0 and no such limit, ends that rank low are all that is left; ours is the likelier translation then.
 

@@ -25,7 +25,10 @@ class AutoregressiveSearch(keras.Model):
         input: source ids int32 (batch, n), each row ending in EOS and padded with 0. Output {"tokens": int32
         (batch, n + 50), each row ending in EOS and padded with 0, "scores": float32 (batch,)}, log probabilities in
         nats, over the length penalty where there are beams. A sentence gets at most 50 tokens more than it has itself,
-        however wide its batch; greedy search may come to so many without EOS.
+        however wide its batch; greedy search may come to so many without EOS. And it gets one token at least: with
+        smoothed labels nothing at all is so often the likeliest translation (Stahlberg and Byrne 2019, "On NMT Search
+        Errors and Model Errors: Cat Got Your Tongue?") that one in a hundred captions had none. Probabilities are
+        those of translations that have a token.
 
     Example:
         >>> search = AutoregressiveSearch(model, beams=4)
@@ -49,7 +52,9 @@ class AutoregressiveSearch(keras.Model):
         start = ops.full((rows,), EOS, dtype="int32")
 
         def step(previous, position, cache):
-            return self.model.step(previous, position, cache, context)
+            logits, cache = self.model.step(previous, position, cache, context)
+            ends = ops.equal(ops.arange(self.model.vocabulary_size), EOS)
+            return ops.where(ops.logical_and(ends, ops.equal(position, 0)), generation.NEVER, logits), cache
 
         if self.beams == 1:
             tokens, scores = generation.greedy(step, cache, length, start, **bounds)

@@ -39,6 +39,7 @@ class Draft(keras.layers.Layer):
         super().__init__(**kwargs)
         if not 0 < share < 1:
             raise InputError(f"the share of sentences with a draft is {share}; give a number between 0 and 1.")
+        self.supports_masking = True
         self.embedding = embedding
         self.share = share
         self.seed_generator = keras.random.SeedGenerator(seed)
