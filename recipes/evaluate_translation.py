@@ -107,7 +107,10 @@ def evaluate(config):
     given = config.source is not None
     pairs = parallel_text.read(config.source, config.reference) if given else number_sentences.load().test
     figures = translation_evaluation.evaluate(systems(config), *pairs, config.timed)
-    Console().print(table(figures))
+    # Names are long: a narrow terminal, or a file, gets whole lines rather than columns of two letters.
+    answer = table(figures)
+    width = Console(width=1000).measure(answer).maximum
+    Console(width=max(Console().width, width)).print(answer)
     first = next(iter(figures.values()))
     print(f"BLEU {first['bleu_signature']}, chrF {first['chrf_signature']}")
     if config.json is not None:
