@@ -168,7 +168,7 @@ def quality_against_latency(path: str | Path, figures: Mapping[str, Mapping[str,
     """
     if not figures:
         raise InputError("There are no figures to draw.")
-    figure = Figure(figsize=(8, 4.5), dpi=110, layout="constrained")
+    figure = Figure(figsize=(8, 5), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for name, row in figures.items():
@@ -180,7 +180,7 @@ def quality_against_latency(path: str | Path, figures: Mapping[str, Mapping[str,
     axes.set_ylabel("BLEU")
     axes.grid(alpha=0.3, which="both")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.legend(fontsize=8, loc="outside lower center", ncols=2)
     file = io.BytesIO()
     figure.savefig(file, format="png")
     replace_file(path, file.getvalue())
