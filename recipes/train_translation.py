@@ -153,7 +153,6 @@ def run(config):
     }
     if config.draft:
         searches["refined"] = LatentSearch(model, refinements=1)
-        searches["refined-thrice"] = LatentSearch(model, refinements=3)
     if teacher is not None:
         searches["10-candidates-judged"] = LatentSearch(model, 10, teacher)
     if teacher is not None and config.draft:

@@ -54,10 +54,9 @@ def test_teacher_distillation_latent_transformer_and_evaluation(tmp_path, files,
     assert (distilled / "vocabulary.model").read_bytes() == (teacher / "vocabulary.model").read_bytes()
 
     options = ["--distilled", str(distilled), "--teacher", str(teacher), "--num-codes", "8", "--steps", "3"]
-    options += ["--decoder", "bidirectional", "--draft", "0.5", "--predicted", "0.5"]
+    options += ["--predicted", "0.5"]
     assert train_translation.main([*files, *FAST, *options, "--run-dir", str(latent)]) == 0
     rows = {"greedy", "greedy-double-length", "10-candidates", "10-candidates-judged"}
-    rows |= {"refined", "refined-thrice", "10-candidates-refined-judged"}
     assert {path.name for path in latent.iterdir()} == written | {f"test.{name}.txt" for name in rows}
     assert runs.load_config(latent)["vocabulary"] == runs.load_config(teacher)["vocabulary"]
 
@@ -70,7 +69,6 @@ def test_teacher_distillation_latent_transformer_and_evaluation(tmp_path, files,
         "teacher, beam 4",
         "teacher, greedy",
         "latent",
-        "latent, refined",
         "latent, best of 3",
         "latent, best of 3 for teacher",
     ]
