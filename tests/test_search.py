@@ -76,9 +76,12 @@ def test_a_translation_has_a_token(beams):
     source = sentences(8, 8, 3)
     tokens, scores = found(AutoregressiveSearch(model, beams), source)
     assert (tokens[:, 0] > EOS).all() and (tokens[:, 1] == EOS).all() and not tokens[:, 2:].any()
-    # The end after it is certain.
-    first = np.log(1 / 12) * np.ones(2)
-    assert (scores > 3 * first).all() and (scores < 0).all()
+    # The end after it is certain: a translation costs its token, the likeliest of those that do not end it.
+    logits = model.predict_on_batch({"source": source, "target": tokens})["logits"][:, 0]
+    others = np.delete(logits, EOS, axis=1)
+    expected = others.max(axis=1) - np.log(np.exp(others).sum(axis=1))
+    penalty = 1.0 if beams == 1 else (7 / 6) ** 0.6
+    np.testing.assert_allclose(scores * penalty, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("beams", [1, 3])

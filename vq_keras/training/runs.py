@@ -84,8 +84,9 @@ def load_history(run_dir) -> list[dict[str, float]]:
     Raises:
         InputError: where `run_dir` is no run's folder, or there is no history in it, or a damaged one.
     """
+    run_dir = find(run_dir)
     load_config(run_dir)
-    path = Path(run_dir) / HISTORY
+    path = run_dir / HISTORY
     try:
         with open(path, newline="") as file:
             return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
