@@ -13,6 +13,9 @@ from vq_keras.training.translation_config import TranslationConfig
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Without it TensorFlow's notices hide the progress.
 
 
+COLUMNS = ("nll", "accuracy", "nll_z", "codes_in_use")
+
+
 @dataclasses.dataclass(frozen=True)
 class Config(TranslationConfig):
     """Train a latent Transformer (roy2018) to translate, and report BLEU on the test set.
@@ -23,6 +26,9 @@ class Config(TranslationConfig):
 
     distilled: Path | None = None
     """What recipes/distill.py wrote: pairs to train on in place of the data's own, and the vocabulary."""
+    start: Path | None = None
+    """A run, or a preset, whose model this one starts from, as far as it has the same parts; it needs the same
+    vocabulary (--vocabulary RUN/vocabulary.model, or --distilled by the same teacher). Its codes need no --startup."""
     teacher: Path | None = None
     """The run of a teacher of the same architecture and vocabulary: the model starts from its embedding, encoder and
     decoder, and it chooses among the candidates of the report. Else they start at random, and the model chooses."""
@@ -33,7 +39,8 @@ class Config(TranslationConfig):
     num_compress_steps: int = 3
     """A code stands for 2 to the power of this many tokens."""
     decoder: str = "causal_shifted"
-    """causal_shifted (as released: a token sees what was decompressed before it) or bidirectional."""
+    """causal_shifted (as released: a token sees what was decompressed before it), bidirectional, or ctc: bidirectional,
+    with two slots for each token's place and connectionist temporal classification."""
     attend_to_source: bool = False
     """Whether the target's encoder attends to the source."""
     predictor_gradient: bool = True
@@ -43,8 +50,9 @@ class Config(TranslationConfig):
     annealing: float = 0.0
     """Share of the run in which the decoder is weaned off the target's own tokens (causal_shifted alone)."""
     predicted: float = 0.0
-    """Share of the sentences which are decoded from predicted codes, instead of their own, in the run's second half."""
-
+    """Share of the sentences which are decoded from predicted codes, instead of their own (for ctc)."""
+    predicted_from: float = 0.5
+    """Share of the run after which they are."""
     draft: float = 0.0
     """Share of the sentences for which the decoder reads what it wrote, so that translations can be refined
     (bidirectional alone)."""
@@ -81,10 +89,11 @@ def resolve(config):
         run_dir=config.run_dir or Path("runs") / name,
         hidden_dim=config.hidden_dim or sizes["hidden_dim"],
     )
-    for name in ("startup", "annealing"):
+    for name in ("startup", "annealing", "predicted_from"):
         share = getattr(config, name)
         if not 0 <= share < 1:
-            raise InputError(f"--{name} is {share}; give a share of the run, from 0 up to, not including, 1.")
+            option = name.replace("_", "-")
+            raise InputError(f"--{option} is {share}; give a share of the run, from 0 up to, not including, 1.")
     if not 0 <= config.predicted <= 1:
         raise InputError(f"--predicted is {config.predicted}; give a share of the sentences, from 0 to 1.")
     temperature = config.hidden_dim / 512 if config.temperature is None else config.temperature
@@ -100,10 +109,10 @@ def make_bottleneck(config):
     )
 
 
-def make_model(config, vocabulary_size, teacher):
+def make_model(config, vocabulary_size, teacher, start):
     from vq_keras.models.latent_transformer import LatentTransformer
     from vq_keras.models.sizes import sizes_of
-    from vq_keras.training.warm_start import start_from
+    from vq_keras.training.warm_start import continue_from, start_from
 
     sizes = sizes_of("latent Transformer", config.architecture)
     model = LatentTransformer(
@@ -117,11 +126,13 @@ def make_model(config, vocabulary_size, teacher):
         startup_steps=round(config.startup * config.steps),
         annealing_steps=round(config.annealing * config.steps),
         predicted_share=config.predicted,
-        predicted_from_step=config.steps // 2,
+        predicted_from_step=round(config.predicted_from * config.steps),
         draft_share=config.draft,
         seed=config.seed,
     )
-    if teacher is not None:
+    if start is not None:
+        continue_from(model, start)
+    elif teacher is not None:
         start_from(model, teacher)
     return model
 
@@ -137,12 +148,13 @@ def run(config):
     check_bottleneck(bottleneck)
     corpus = translation.load(config, config.distilled)
     teacher = None if config.teacher is None else runs.load_judge(config.teacher, corpus.vocabulary)
+    start = None if config.start is None else runs.load_start(config.start, corpus.vocabulary)
     model = translation.train(
         config,
         corpus,
-        lambda: make_model(config, corpus.vocabulary.size, teacher),
+        lambda: make_model(config, corpus.vocabulary.size, teacher, start),
         LatentSearch,
-        columns=("nll", "accuracy", "nll_z", "codes_in_use"),
+        columns=("nll", "nll_z", "codes_in_use") if config.decoder == "ctc" else COLUMNS,
         num_codes=bottleneck.num_codes,
         target_multiple=2**config.num_compress_steps,
     )

@@ -28,7 +28,7 @@ def outputs_of(model, source, target):
     return {name: numpy(value) for name, value in run({"source": source, "target": target}).items()}
 
 
-@pytest.mark.parametrize("decoder", ["causal_shifted", "bidirectional"])
+@pytest.mark.parametrize("decoder", ["causal_shifted", "bidirectional", "ctc"])
 def test_a_padded_batch_gives_what_each_sentence_gives_alone(decoder):
     model = make(decoder=decoder, attend_to_source=decoder == "bidirectional")
     source, target = sentences(9, 7, 3), sentences(12, 11, 5, seed=1)
@@ -37,7 +37,7 @@ def test_a_padded_batch_gives_what_each_sentence_gives_alone(decoder):
     for name, output in alone.items():
         length = output.shape[1] if output.ndim > 1 else None
         np.testing.assert_allclose(both[name][1, ...][:length] if length else both[name][1], output[0], atol=1e-5)
-    for name in ("loss", "nll_z"):
+    for name in ("loss", "nll_z") if decoder != "ctc" else ("nll_z",):
         assert not both[name][1, alone[name].shape[1] :].any()
     codes = compiled(lambda source, target: model.compress(target, model.encode(source)))
     np.testing.assert_array_equal(numpy(codes(source, target)), both["codes"])
@@ -81,8 +81,9 @@ def test_the_predictor_s_loss_moves_the_compressor_only_if_it_is_to(predictor_gr
 
 @pytest.mark.parametrize("from_step", [0, 1])
 def test_tokens_of_predicted_codes_say_nothing_to_the_compressor(from_step):
-    model = make(predicted_share=1.0, predicted_from_step=from_step)
+    model = make(decoder="ctc", predicted_share=1.0, predicted_from_step=from_step)
     assert moves_compressor(model, "loss") == (from_step == 1)
+    assert moves_compressor(model, "nll_z")
 
 
 def test_the_predictor_sees_the_codes_before_and_the_decoder_those_of_frames_before():
@@ -160,6 +161,40 @@ def test_decoding_ends_at_eos_and_decodes_each_choice_like_alone():
             ends = np.flatnonzero(tokens == 1)
             if len(ends):
                 assert not tokens[ends[0] + 1 :].any()
+
+
+def test_slots_are_what_is_decoded_and_what_is_scored():
+    """Where a code's slots leave no doubt, their best path is the translation, and costs what the loss says."""
+    model = make(decoder="ctc")
+    table = numpy(model.embedding.table)
+    model.embedding.table.assign(30.0 * table / np.linalg.norm(table, axis=-1, keepdims=True))
+    source, codes = sentences(6, 6), np.array([[[3, 1, 4]]], "int32")
+    decoded = compiled(lambda source: model.decode(model.encode(source), codes))(source)
+    tokens = np.asarray(decoded["tokens"])[0, 0]
+    assert tokens.shape == (24,)
+    number = np.count_nonzero(tokens)
+    assert number > 1 and not tokens[number:].any()
+    assert numpy(decoded["log_probs"])[0, 0] <= 0
+
+
+@tensorflow_only
+def test_codes_are_predicted_in_training_as_in_translation():
+    """The decoder's loss of a sentence with a share of 1 is that of the codes that a search finds."""
+    model = make(decoder="ctc", predicted_share=1.0)
+    inputs = {"source": sentences(6, 6, 4), "target": sentences(12, 12, 7, seed=1)}
+    trained = model(inputs, training=True)  # Not compiled: it draws and counts.
+
+    def of_a_search(x):
+        context = model.encode(x["source"])
+        codes, _ = model.predict_latents(context, ops.array([3, 2]), 3)
+        number = ops.array([3, 2])
+        places = model.decompressor(model.bottleneck.decode(codes[:, 0]), number)
+        given = {"key_mask": context["mask"], "x_mask": ops.arange(12) < 4 * number[:, None]}
+        hidden = model.token_decoder(model.positions(places), context["memory"], **given)
+        return model.get_layer("cross_entropy")(model.slots(hidden), x["target"], 8 * number)
+
+    found = compiled(of_a_search)(inputs)
+    np.testing.assert_allclose(numpy(trained["nll"]), numpy(found["nll"]), rtol=1e-4)
 
 
 @pytest.mark.slow

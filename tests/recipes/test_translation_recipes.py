@@ -54,7 +54,7 @@ def test_teacher_distillation_latent_transformer_and_evaluation(tmp_path, files,
     assert (distilled / "vocabulary.model").read_bytes() == (teacher / "vocabulary.model").read_bytes()
 
     options = ["--distilled", str(distilled), "--teacher", str(teacher), "--num-codes", "8", "--steps", "3"]
-    options += ["--predicted", "0.5"]
+    options += ["--predicted", "0.5", "--decoder", "ctc"]
     assert train_translation.main([*files, *FAST, *options, "--run-dir", str(latent)]) == 0
     rows = {"greedy", "greedy-double-length", "10-candidates", "10-candidates-judged"}
     assert {path.name for path in latent.iterdir()} == written | {f"test.{name}.txt" for name in rows}
@@ -128,6 +128,9 @@ def told(capsys):
         (train_translation, ["--bottleneck", "gaussian"], "needs a bottleneck with one code for each latent"),
         (train_translation, ["--annealing", "1"], "--annealing is 1.0; give a share of the run"),
         (train_translation, ["--decoder", "bidirectional", "--annealing", "0.2"], "decoder would see the target"),
+        (train_translation, ["--predicted-from", "1"], "--predicted-from is 1.0; give a share of the run"),
+        (train_translation, ["--start", "nowhere"], "nowhere is neither a run directory"),
+        (train_translation, ["--start", "multi30k-en-de-latent"], "multi30k-en-de-latent has another vocabulary"),
         (train_translation, ["--predicted", "2"], "--predicted is 2.0; give a share of the sentences"),
         (train_translation, ["--draft", "0.5"], "a causal_shifted decoder does not see a whole draft; give 0."),
         (train_translation, ["--distilled", "nowhere"], "There is no file nowhere/source.txt"),

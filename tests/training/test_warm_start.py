@@ -1,4 +1,4 @@
-"""A latent Transformer that starts from its teacher."""
+"""A latent Transformer that starts from its teacher, or from another of its kind."""
 
 import id_rows
 import keras
@@ -10,7 +10,7 @@ from vq_keras import bottlenecks
 from vq_keras.errors import InputError
 from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.transformer import Transformer
-from vq_keras.training.warm_start import start_from
+from vq_keras.training.warm_start import continue_from, start_from
 
 SIZES = {"hidden_dim": 16, "num_heads": 2, "feed_forward_dim": 24}
 
@@ -42,5 +42,33 @@ def test_a_teacher_of_other_sizes_is_refused_and_nothing_changed():
     before = [numpy(weight) for weight in model.weights]
     with pytest.raises(InputError, match="the teacher's decoder has other sizes: train both with one architecture"):
         start_from(model, teacher)
+    for weight, old in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(numpy(weight), old)
+
+
+def test_it_goes_on_from_another_whose_slots_it_has_besides():
+    keras.utils.set_random_seed(0)
+    trained, model = latent(decoder="bidirectional"), latent(decoder="ctc")
+    trained.startup.steps.assign(7)
+    slots = [numpy(weight) for weight in model.slots.weights]
+    continue_from(model, trained)
+    source, target = id_rows.sentences(6, 6, 3), id_rows.sentences(8, 7, 4, seed=1)
+    found = [
+        compiled(lambda x, m=m: m(x, training=False))({"source": source, "target": target}) for m in (model, trained)
+    ]
+    for name in ("codes", "nll_z", "nll_length"):
+        np.testing.assert_array_equal(*[numpy(each[name]) for each in found])
+    memory = [compiled(lambda x, m=m: m.decompressor(x, np.array([2])))(np.ones((1, 2, 16))) for m in (model, trained)]
+    np.testing.assert_array_equal(*map(numpy, memory))
+    for before, after in zip(slots, model.slots.weights, strict=True):
+        np.testing.assert_array_equal(before, numpy(after))
+    assert int(model.startup.steps) == 0
+
+
+def test_another_of_other_sizes_is_refused_and_nothing_changed():
+    trained, model = latent(1), latent(2)
+    before = [numpy(weight) for weight in model.weights]
+    with pytest.raises(InputError, match="the decoder to start from has other sizes: train both with the same options"):
+        continue_from(model, trained)
     for weight, old in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(numpy(weight), old)

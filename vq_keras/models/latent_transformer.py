@@ -18,14 +18,16 @@ from vq_keras.layers import (
     TransformerDecoder,
     TransformerEncoder,
 )
+from vq_keras.layers.ctc import SLOTS, AlignedCrossEntropy, Slots
 from vq_keras.layers.masks import first
+from vq_keras.models.code_search import CodeSearch
 from vq_keras.models.draft import Draft
 from vq_keras.models.summed_length import SummedLength
 from vq_keras.models.transformer import TokenCrossEntropy, count_tokens
 from vq_keras.presets import FromPreset
 from vq_keras.priors.soft_labels import CodeCrossEntropy
 
-DECODERS = ("causal_shifted", "bidirectional")
+DECODERS = ("causal_shifted", "bidirectional", "ctc")
 # Of the latents' mean and variance: over a hundred steps, which is nothing to a run and thousands of latents.
 STATISTICS_MOMENTUM = 0.99
 
@@ -69,11 +71,16 @@ class LatentTransformer(FromPreset, keras.Model):
     as in the released code, draws all of them to one code, which they do not leave any more. Padding counts in no loss
     and in no statistic, and changes no output: the released code lets its predictor learn the codes of padding, too.
 
+    Predicted codes are seldom those of the target, and what they stand for is then a word further to the left or the
+    right, or a word longer. A decoder of one token a place can only hedge against that, and says things twice. With
+    connectionist temporal classification it writes two slots a place, whose blanks and repeats are dropped, and its
+    loss sums over all ways to write the target there, so that it can learn what to make of predicted codes.
+
     A functional model. Its input is `{"source", "target"}`, int32 (batch, n) and (batch, m), each sentence ending in
     EOS (1) and padded with 0; m is a multiple of 2^n. Its outputs are what `TokenCrossEntropy` says of each target
-    token; "codes" (batch, latents), -1 at padding; "nll_z" (batch, latents), -log p of each code in nats; and
-    "nll_length" (batch,). Metrics: `nll`, `accuracy`, means over all tokens; `nll_z`, over all codes; `perplexity` and
-    `codes_in_use`.
+    token, or `AlignedCrossEntropy` of each target; "codes" (batch, latents), -1 at padding; "nll_z" (batch, latents),
+    -log p of each code in nats; and "nll_length" (batch,). Metrics: `nll` and, but for "ctc", `accuracy`, means over
+    all tokens; `nll_z`, over all codes; `perplexity` and `codes_in_use`.
 
     Args:
         vocabulary_size: number of ids.
@@ -86,7 +93,8 @@ class LatentTransformer(FromPreset, keras.Model):
         num_heads: attention heads; must divide `hidden_dim`.
         feed_forward_dim: units of the hidden layer of each feed-forward part.
         dropout: of embeddings and residual branches.
-        decoder: "causal_shifted" (as released: position t sees what was decompressed before t) or "bidirectional".
+        decoder: "causal_shifted" (as released: position t sees what was decompressed before t), "bidirectional" or
+            "ctc", which is bidirectional, too, and finds the places of its tokens as told above.
         attend_to_source: whether a block over the latents attends to the memory before they become codes. roy2018
             (section 5, figure 3) finds learning more stable without, and less so.
         predictor_gradient: whether the predictor's loss moves the latents through its inputs, as in the released code:
@@ -94,8 +102,9 @@ class LatentTransformer(FromPreset, keras.Model):
         startup_steps: steps over which codes take the place of the latents in what the decoder gets.
         annealing_steps: steps over which the decoder is weaned off the target's own tokens, as in the released code.
             They need the causal decoder, since any other would see what it is to predict.
-        predicted_share: share of the sentences that training decodes from the codes that the predictor thinks
-            likeliest, instead of their own, so that the decoder learns what to make of its mistakes; not of a paper.
+        predicted_share: share of the sentences that training decodes from predicted codes, instead of their own, so
+            that the decoder learns what to make of the predictor's mistakes; not of a paper. Only "ctc" gains by it:
+            the tokens of predicted codes stand elsewhere than those of the target.
         predicted_from_step: the training step from which on they are. From the beginning they would teach the decoder
             that codes mean nothing, which then collapse.
         draft_share: share of the sentences for which the decoder reads in training what it wrote itself, so that
@@ -148,7 +157,8 @@ class LatentTransformer(FromPreset, keras.Model):
             )
         if draft_share and decoder != "bidirectional":
             raise InputError(
-                f"draft_share is {draft_share}, but a {decoder} decoder does not see a whole draft; give 0."
+                f"draft_share is {draft_share}, but a {decoder} decoder does not see a whole draft, a token at each "
+                "place; give 0."
             )
         check_bottleneck(bottleneck)
         sizes = (num_heads, feed_forward_dim, dropout)
@@ -173,8 +183,9 @@ class LatentTransformer(FromPreset, keras.Model):
         decompressor = Decompressor(num_compress_steps, dropout, name="decompressor")
         startup = Annealing(startup_steps, seed, name="startup")
         annealing = Annealing(annealing_steps, None if seed is None else seed + 1, name="annealing")
+        code_search = CodeSearch(bottleneck, positions, predictor, to_code_logits)
         scheduled_sampling = ScheduledSampling(
-            bottleneck,
+            code_search,
             predicted_share,
             predicted_from_step,
             None if seed is None else seed + 2,
@@ -185,7 +196,7 @@ class LatentTransformer(FromPreset, keras.Model):
             draft = Draft(embedding, draft_share, None if seed is None else seed + 3, name="draft")
         stack = TransformerDecoder if decoder == "causal_shifted" else ParallelDecoder
         token_decoder = stack(num_decoder_layers, *sizes, name="decoder")
-        token_cross_entropy = TokenCrossEntropy(embedding, 0.0, name="cross_entropy")
+        slots = Slots(name="slots") if decoder == "ctc" else None
         code_cross_entropy = CodeCrossEntropy(dtype="float32", name="code_cross_entropy")
 
         source = keras.Input((None,), dtype="int32", name="source")
@@ -212,7 +223,7 @@ class LatentTransformer(FromPreset, keras.Model):
         nll_z = code_cross_entropy(discrete["samples"], code_logits)
         nll_length = length_head(memory, mask, num_tokens)
         # 4. All tokens at once.
-        vectors = scheduled_sampling(startup(latents, quantized), code_logits)
+        vectors = scheduled_sampling(startup(latents, quantized), memory, mask, num_latents)
         given = annealing(gold, decompressor(vectors, num_latents))
         if decoder == "causal_shifted":
             hidden = token_decoder(embedding_dropout(positions(shifted(given))), memory, key_mask=mask)
@@ -225,8 +236,13 @@ class LatentTransformer(FromPreset, keras.Model):
             hidden = decoded(given)
             if draft is not None:
                 hidden = decoded(given + draft(hidden, x_mask))
+        if slots is None:
+            costs = TokenCrossEntropy(embedding, 0.0, name="cross_entropy")(hidden, target)
+        else:
+            places = num_latents * 2**num_compress_steps
+            costs = AlignedCrossEntropy(embedding, name="cross_entropy")(slots(hidden), target, SLOTS * places)
         outputs = {
-            **token_cross_entropy(hidden, target),
+            **costs,
             "codes": discrete["codes"],
             "nll_z": nll_z,
             "nll_length": nll_length,
@@ -258,7 +274,10 @@ class LatentTransformer(FromPreset, keras.Model):
         self.to_code_logits, self.length_head = to_code_logits, length_head
         self.decompressor, self.token_decoder = decompressor, token_decoder
         self.startup, self.annealing, self.draft = startup, annealing, draft
-        self._token_means = {"nll": keras.metrics.Mean(name="nll"), "correct": keras.metrics.Mean(name="accuracy")}
+        self.slots, self.code_search = slots, code_search
+        self._token_means = {"nll": keras.metrics.Mean(name="nll")}
+        if slots is None:
+            self._token_means["correct"] = keras.metrics.Mean(name="accuracy")
         self._nll_z = keras.metrics.Mean(name="nll_z")
         self._usage = [
             metric(bottleneck.num_codes, name=name)
@@ -316,25 +335,7 @@ class LatentTransformer(FromPreset, keras.Model):
             codes (batch, beams, max_latents) int32, -1 where a sentence has no more, the likeliest first, and their log
             probabilities (batch, beams).
         """
-        projected = self.predictor.project_memory(context["memory"])
-
-        def step(previous, position, cache):
-            vectors = self.bottleneck.decode(previous[:, None])[:, 0]
-            x = ops.where(ops.equal(position, 0), ops.zeros_like(vectors), vectors)
-            hidden, cache = self.predictor.step(
-                self.positions.step(x, position), position, cache, projected, context["mask"]
-            )
-            return self.to_code_logits(hidden), cache
-
-        start = ops.zeros_like(num_latents)
-        cache = self.predictor.init_cache(ops.shape(num_latents)[0] * beams, max_latents)
-        if beams == 1:
-            codes, scores = generation.greedy(step, cache, max_latents, start, lengths=num_latents)
-            codes, scores = codes[:, None], scores[:, None]
-        else:
-            codes, scores = generation.beam_search(step, cache, max_latents, start, beams, lengths=num_latents)
-        places = ops.arange(max_latents, dtype="int32")
-        return ops.where(places < num_latents[:, None, None], codes, -1), scores
+        return self.code_search(context["memory"], context["mask"], num_latents, max_latents, beams)
 
     def decode(self, context: dict, codes, refinements: int = 0) -> dict:
         """All tokens of sentences at once.
@@ -347,6 +348,7 @@ class LatentTransformer(FromPreset, keras.Model):
         Returns:
             {"tokens": (batch, k, m) int32, the most likely token at each place up to EOS, then 0, with m = 2^n latents;
             "log_probs": (batch, k), the sum of their log probabilities given the codes, and given the draft if any}.
+            A decoder with "ctc" has 2 m slots, and both are of the best path through them.
 
         Raises:
             InputError: the model has not learned to refine.
@@ -365,13 +367,16 @@ class LatentTransformer(FromPreset, keras.Model):
                 hidden = self.token_decoder(self.positions(shifted(x)), memory, key_mask=mask, training=False)
             else:
                 hidden = self.token_decoder(self.positions(x), memory, key_mask=mask, x_mask=present, training=False)
-            return generation.parallel(self.embedding(hidden, reverse=True), present, EOS)
+            if self.slots is None:
+                return generation.parallel(self.embedding(hidden, reverse=True), present, EOS)
+            logits = self.embedding(self.slots(hidden), reverse=True)
+            return generation.best_path(logits, ops.repeat(present, SLOTS, axis=1), EOS, blank=PAD)
 
         tokens, log_probs = written(x)
         for _ in range(refinements):
             tokens, log_probs = written(x + self.draft.read(tokens))
         return {
-            "tokens": ops.reshape(tokens, (-1, choices, latents * 2**self.num_compress_steps)),
+            "tokens": ops.reshape(tokens, (-1, choices, ops.shape(tokens)[1])),
             "log_probs": ops.reshape(log_probs, (-1, choices)),
         }
 

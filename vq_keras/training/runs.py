@@ -127,9 +127,28 @@ def load_judge(run_dir, vocabulary: Vocabulary):
     """
     from vq_keras.models.transformer import Transformer
 
-    model, its_vocabulary, _ = load_translator(run_dir)
+    model = _load_with(run_dir, vocabulary)
     if not isinstance(model, Transformer):
         raise InputError(f"{run_dir} is no judge: give the run of an autoregressive Transformer.")
+    return model
+
+
+def load_start(run_dir, vocabulary: Vocabulary):
+    """The latent Transformer of a run, for one with the same vocabulary to start from.
+
+    Raises:
+        InputError: as `load_translator`; where the run's model is another one, or has another vocabulary.
+    """
+    from vq_keras.models.latent_transformer import LatentTransformer
+
+    model = _load_with(run_dir, vocabulary)
+    if not isinstance(model, LatentTransformer):
+        raise InputError(f"{run_dir} is nothing to start from: give the run of a latent Transformer.")
+    return model
+
+
+def _load_with(run_dir, vocabulary):
+    model, its_vocabulary, _ = load_translator(run_dir)
     if its_vocabulary.fingerprint != vocabulary.fingerprint:
         raise InputError(
             f"{run_dir} has another vocabulary: its ids would mean other words. Train with --vocabulary "

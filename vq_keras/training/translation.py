@@ -97,6 +97,7 @@ def train(
     model.compile(keras.optimizers.Adam(schedule, beta_2=0.98, epsilon=1e-9))
 
     elsewhere = ("run_dir", "data_dir", "train", "validation", "test", "vocabulary", "distilled", "teacher", "judge")
+    elsewhere += ("start",)
     decisive = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
     decisive |= {"vocabulary": corpus.vocabulary.fingerprint, "backend": keras.backend.backend()}
     decisive["languages"] = list(config.languages)

@@ -1,4 +1,4 @@
-"""What a latent Transformer can take over from its teacher."""
+"""What a latent Transformer can take over from its teacher, or from another of its kind."""
 
 from vq_keras.errors import InputError
 
@@ -30,3 +30,31 @@ def start_from(model, teacher) -> None:
             raise InputError(f"the teacher's {name} has other sizes: train both with one architecture.")
     for own, its in pairs.values():
         own.set_weights(its.get_weights())
+
+
+# Not what counts the steps of a run, nor what draws.
+PARTS = ("embedding", "encoder", "compressor", "target_encoder", "standardize", "predictor", "to_code_logits")
+PARTS += ("length_head", "decompressor", "decoder", "slots", "draft")
+
+
+def continue_from(model, trained) -> None:
+    """Gives a `LatentTransformer` all parts that another one has, too: to train it further, on other text or otherwise.
+
+    Args:
+        model: the new one; changed in place.
+        trained: the other. What it has not, such as the slots of "ctc", stays as it is.
+
+    Raises:
+        InputError: a part has other sizes.
+
+    Example:
+        >>> continue_from(model, runs.load_start("multi30k-en-de-latent", vocabulary))
+    """
+    own, its = ({layer.name: layer for layer in each.layers if layer.name in PARTS} for each in (model, trained))
+    pairs = {name: (layer, its[name]) for name, layer in own.items() if name in its}
+    pairs["bottleneck"] = (model.bottleneck, trained.bottleneck)
+    for name, (layer, other) in pairs.items():
+        if [weight.shape for weight in layer.weights] != [weight.shape for weight in other.weights]:
+            raise InputError(f"the {name} to start from has other sizes: train both with the same options.")
+    for layer, other in pairs.values():
+        layer.set_weights(other.get_weights())
