@@ -35,13 +35,16 @@ from vq_keras.training.files import replace_file
 
 SIZES = {"hidden_dim": 512, "num_heads": 8, "feed_forward_dim": 2048}
 NUM_CODES = 4096
-# Encoder and decoder layers; then those of encoder, latent predictor and decoder, and the halvings of the target.
+# Encoder and decoder layers; then those of encoder, latent predictor and decoder, the halvings of the target, and the
+# decoder's kind.
 AUTOREGRESSIVE = {"6+6": (6, 6), "12+1": (12, 1)}
 LATENT = {
-    "latent 6+6+6, n_c = 3 (roy2018)": (6, 6, 6, 3),
-    "latent 6+6+6, n_c = 4": (6, 6, 6, 4),
-    "latent 12+1+2, n_c = 3": (12, 1, 2, 3),
-    "latent 12+2+2, n_c = 4": (12, 2, 2, 4),
+    "latent 6+6+6, n_c = 3 (roy2018)": (6, 6, 6, 3, "causal_shifted"),
+    "latent 6+6+6, n_c = 4": (6, 6, 6, 4, "causal_shifted"),
+    "latent 12+1+2, n_c = 3": (12, 1, 2, 3, "causal_shifted"),
+    "latent 12+2+2, n_c = 4": (12, 2, 2, 4, "causal_shifted"),
+    "latent 12+1+2, n_c = 3, ctc": (12, 1, 2, 3, "ctc"),
+    "latent 12+1+2, n_c = 2, ctc": (12, 1, 2, 2, "ctc"),
 }
 
 
@@ -151,9 +154,9 @@ def measure(config: Config) -> list[dict]:
         for name, (encoder, decoder) in AUTOREGRESSIVE.items()
     }
     latent = {}
-    for name, (*layers, steps) in LATENT.items():
+    for name, (*layers, steps, decoder) in LATENT.items():
         bottleneck = bottlenecks.VectorQuantizer(NUM_CODES, initializer="normal")
-        latent[name] = LatentTransformer(config.vocabulary_size, bottleneck, steps, *layers, **SIZES)
+        latent[name] = LatentTransformer(config.vocabulary_size, bottleneck, steps, *layers, decoder=decoder, **SIZES)
     rng = np.random.default_rng(config.seed)
     modes = ("xla",) if keras.backend.backend() == "jax" else config.modes
     rows = []

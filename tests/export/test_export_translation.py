@@ -65,7 +65,7 @@ def latent_model(vocabulary):
     keras.utils.set_random_seed(1)
     bottleneck = VectorQuantizer(5, initializer="normal", seed=0)
     layers = {"num_encoder_layers": 1, "num_predictor_layers": 1, "num_decoder_layers": 1}
-    model = LatentTransformer(vocabulary.size, bottleneck, 2, **layers, **SIZES)
+    model = LatentTransformer(vocabulary.size, bottleneck, 2, decoder="ctc", **layers, **SIZES)
     return with_preferences(model)
 
 

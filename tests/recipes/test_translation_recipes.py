@@ -132,7 +132,7 @@ def told(capsys):
         (train_translation, ["--start", "nowhere"], "nowhere is neither a run directory"),
         (train_translation, ["--start", "multi30k-en-de-latent"], "multi30k-en-de-latent has another vocabulary"),
         (train_translation, ["--predicted", "2"], "--predicted is 2.0; give a share of the sentences"),
-        (train_translation, ["--draft", "0.5"], "a causal_shifted decoder does not see a whole draft; give 0."),
+        (train_translation, ["--draft", "0.5"], "a causal_shifted decoder does not see a whole draft, a token at each"),
         (train_translation, ["--distilled", "nowhere"], "There is no file nowhere/source.txt"),
         (train_translation, ["--teacher", "nowhere"], "nowhere is neither a run directory"),
     ],
