@@ -13,3 +13,12 @@ def sentences(width, *lengths, seed=0):
         row[: length - 1] = rng.integers(2, VOCABULARY, length - 1)
         row[length - 1] = 1
     return rows
+
+
+def with_ends(rows):
+    """Rows with an EOS behind the last token of those that have none, one column wider."""
+    wider = np.pad(rows, [(0, 0), (0, 1)])
+    for row in wider:
+        if 1 not in row:
+            row[np.count_nonzero(row)] = 1
+    return wider

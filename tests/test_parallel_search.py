@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from compiled import compiled, numpy
-from id_rows import VOCABULARY, sentences
+from id_rows import VOCABULARY, sentences, with_ends
 
 from vq_keras import saved_model
 from vq_keras.errors import InputError
@@ -69,7 +69,7 @@ def test_of_several_candidates_the_likeliest_is_kept(model):
 def test_a_judge_decides_by_its_own_probability(model, teacher):
     expected, own_scores = candidates_of(model, 6)
     score = compiled(lambda source, target: teacher.score(teacher.encode(source), target))
-    judged = np.stack([numpy(score(SOURCE, expected[:, i])) for i in range(6)], axis=1)
+    judged = np.stack([numpy(score(SOURCE, with_ends(expected[:, i]))) for i in range(6)], axis=1)
     tokens, scores = found(ParallelSearch(model, candidates=6, judge=teacher), SOURCE)
     np.testing.assert_array_equal(tokens, expected[np.arange(3), judged.argmax(1)])
     np.testing.assert_allclose(scores, judged.max(1), rtol=1e-4)

@@ -181,11 +181,23 @@ def _check_candidates(candidates, judge):
         raise InputError("a judge has nothing to choose from with one candidate; give more.")
 
 
+def _ended(tokens):
+    """Each row with an EOS behind its last token where it has none: else a judge takes it for a beginning.
+
+    A decoder of all tokens at once has no room for one when it is given too few places, and the beginning of a sentence
+    is always likelier than the sentence: one word, the likeliest of all.
+    """
+    tokens = ops.pad(tokens, [[0, 0], [0, 1]])
+    ends = ops.any(ops.equal(tokens, EOS), axis=1, keepdims=True)
+    behind = ops.equal(ops.arange(ops.shape(tokens)[1], dtype="int32"), _lengths(tokens)[:, None])
+    return ops.where(ops.logical_and(behind, ops.logical_not(ends)), EOS, tokens)
+
+
 def _best(source, tokens, scores, judge):
     """Of the candidates (batch, k, m) of each sentence the likeliest, by its score (batch, k) or by a judge's."""
     if judge is not None:
         number, length = ops.shape(tokens)[1:]
-        scores = judge.score(judge.encode(source), ops.reshape(tokens, (-1, length)))
+        scores = judge.score(judge.encode(source), _ended(ops.reshape(tokens, (-1, length))))
         scores = ops.reshape(scores, (-1, number))
     best = ops.argmax(scores, axis=1)[:, None]
     tokens = ops.take_along_axis(tokens, best[..., None], axis=1)[:, 0]
