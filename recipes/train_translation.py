@@ -29,6 +29,8 @@ class Config(TranslationConfig):
     start: Path | None = None
     """A run, or a preset, whose model this one starts from, as far as it has the same parts; it needs the same
     vocabulary (--vocabulary RUN/vocabulary.model, or --distilled by the same teacher). Its codes need no --startup."""
+    freeze_codes: bool = False
+    """Whether the codes stay as they are in --start, so that their predictor learns what does not move."""
     teacher: Path | None = None
     """The run of a teacher of the same architecture and vocabulary: the model starts from its embedding, encoder and
     decoder, and it chooses among the candidates of the report. Else they start at random, and the model chooses."""
@@ -96,6 +98,8 @@ def resolve(config):
             raise InputError(f"--{option} is {share}; give a share of the run, from 0 up to, not including, 1.")
     if not 0 <= config.predicted <= 1:
         raise InputError(f"--predicted is {config.predicted}; give a share of the sentences, from 0 to 1.")
+    if config.freeze_codes and config.start is None:
+        raise InputError("--freeze-codes keeps the codes of another run's model: give that run with --start.")
     temperature = config.hidden_dim / 512 if config.temperature is None else config.temperature
     return dataclasses.replace(config, temperature=temperature)
 
@@ -112,7 +116,7 @@ def make_bottleneck(config):
 def make_model(config, vocabulary_size, teacher, start):
     from vq_keras.models.latent_transformer import LatentTransformer
     from vq_keras.models.sizes import sizes_of
-    from vq_keras.training.warm_start import continue_from, start_from
+    from vq_keras.training.warm_start import continue_from, freeze_codes, start_from
 
     sizes = sizes_of("latent Transformer", config.architecture)
     model = LatentTransformer(
@@ -132,6 +136,8 @@ def make_model(config, vocabulary_size, teacher, start):
     )
     if start is not None:
         continue_from(model, start)
+        if config.freeze_codes:
+            freeze_codes(model)
     elif teacher is not None:
         start_from(model, teacher)
     return model

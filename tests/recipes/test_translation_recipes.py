@@ -129,6 +129,7 @@ def told(capsys):
         (train_translation, ["--annealing", "1"], "--annealing is 1.0; give a share of the run"),
         (train_translation, ["--decoder", "bidirectional", "--annealing", "0.2"], "decoder would see the target"),
         (train_translation, ["--predicted-from", "1"], "--predicted-from is 1.0; give a share of the run"),
+        (train_translation, ["--freeze-codes"], "--freeze-codes keeps the codes of another run's model"),
         (train_translation, ["--start", "nowhere"], "nowhere is neither a run directory"),
         (train_translation, ["--start", "multi30k-en-de-latent"], "multi30k-en-de-latent has another vocabulary"),
         (train_translation, ["--predicted", "2"], "--predicted is 2.0; give a share of the sentences"),

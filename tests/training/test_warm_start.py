@@ -10,7 +10,7 @@ from vq_keras import bottlenecks
 from vq_keras.errors import InputError
 from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.transformer import Transformer
-from vq_keras.training.warm_start import continue_from, start_from
+from vq_keras.training.warm_start import continue_from, freeze_codes, start_from
 
 SIZES = {"hidden_dim": 16, "num_heads": 2, "feed_forward_dim": 24}
 
@@ -72,3 +72,19 @@ def test_another_of_other_sizes_is_refused_and_nothing_changed():
         continue_from(model, trained)
     for weight, old in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(numpy(weight), old)
+
+
+def test_frozen_codes_stay_while_the_rest_learns():
+    keras.utils.set_random_seed(0)
+    model = latent(decoder="ctc")
+    freeze_codes(model)
+    inputs = {"source": id_rows.sentences(6, 6, 3), "target": id_rows.sentences(8, 7, 4, seed=1)}
+    parts = (model.compressor, model.standardize, model.bottleneck, model.predictor, model.token_decoder, model.slots)
+    before = [[numpy(weight) for weight in part.weights] for part in parts]
+    model.compile(keras.optimizers.Adam(0.01))
+    model.train_on_batch(inputs)
+    moved = [
+        any((numpy(weight) != old).any() for weight, old in zip(part.weights, weights, strict=True))
+        for part, weights in zip(parts, before, strict=True)
+    ]
+    assert moved == [False, False, False, True, True, True]

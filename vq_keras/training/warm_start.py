@@ -58,3 +58,23 @@ def continue_from(model, trained) -> None:
             raise InputError(f"the {name} to start from has other sizes: train both with the same options.")
     for layer, other in pairs.values():
         layer.set_weights(other.get_weights())
+
+
+def freeze_codes(model) -> None:
+    """Lets a trained `LatentTransformer` keep its codes while all else is trained further.
+
+    A predictor then learns codes that stay what they are. Trained on predicted codes, the decoder hardly holds them in
+    place, and they would go where the predictor likes them best. Only what the embedding learns still moves them a
+    little: they are read off its vectors.
+
+    Args:
+        model: before it is compiled; changed in place.
+
+    Example:
+        >>> freeze_codes(model)
+        >>> model.compressor.trainable
+        False
+    """
+    for layer in (model.compressor, model.target_encoder, model.standardize, model.bottleneck):
+        if layer is not None:
+            layer.trainable = False
