@@ -54,7 +54,7 @@ def test_teacher_distillation_latent_transformer_and_evaluation(tmp_path, files,
     assert (distilled / "vocabulary.model").read_bytes() == (teacher / "vocabulary.model").read_bytes()
 
     options = ["--distilled", str(distilled), "--teacher", str(teacher), "--num-codes", "8", "--steps", "3"]
-    options += ["--predicted", "0.5", "--decoder", "ctc"]
+    options += ["--decoder", "ctc"]
     assert train_translation.main([*files, *FAST, *options, "--run-dir", str(latent)]) == 0
     rows = {"greedy", "greedy-double-length", "10-candidates", "10-candidates-judged"}
     assert {path.name for path in latent.iterdir()} == written | {f"test.{name}.txt" for name in rows}
