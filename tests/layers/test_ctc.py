@@ -9,7 +9,8 @@ from compiled import compiled, numpy
 from keras import ops
 
 from vq_keras.layers import TiedEmbedding
-from vq_keras.layers.ctc import AlignedCrossEntropy, Slots, ctc_nll
+from vq_keras.layers.ctc import Slots, ctc_nll
+from vq_keras.models.aligned_cross_entropy import AlignedCrossEntropy
 
 
 def of_all_alignments(log_p, sequence):

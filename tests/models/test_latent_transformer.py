@@ -163,18 +163,35 @@ def test_decoding_ends_at_eos_and_decodes_each_choice_like_alone():
                 assert not tokens[ends[0] + 1 :].any()
 
 
-def test_slots_are_what_is_decoded_and_what_is_scored():
-    """Where a code's slots leave no doubt, their best path is the translation, and costs what the loss says."""
+def test_slots_are_read_without_blanks_and_repeats():
+    """Against the slots' logits, collapsed in Python, where the table makes blanks and repeats frequent."""
     model = make(decoder="ctc")
-    table = numpy(model.embedding.table)
-    model.embedding.table.assign(30.0 * table / np.linalg.norm(table, axis=-1, keepdims=True))
-    source, codes = sentences(6, 6), np.array([[[3, 1, 4]]], "int32")
-    decoded = compiled(lambda source: model.decode(model.encode(source), codes))(source)
-    tokens = np.asarray(decoded["tokens"])[0, 0]
-    assert tokens.shape == (24,)
-    number = np.count_nonzero(tokens)
-    assert number > 1 and not tokens[number:].any()
-    assert numpy(decoded["log_probs"])[0, 0] <= 0
+    table = np.random.default_rng(0).normal(size=model.embedding.table.shape).astype("float32")
+    table[0] *= 2.0
+    model.embedding.table.assign(table)
+    source, codes = sentences(6, 6, 4), np.array([[[3, 1, 4]], [[2, 5, -1]]], "int32")
+    latents = np.array([3, 2], "int32")
+
+    def both(source):
+        context = model.encode(source)
+        places = model.decompressor(model.bottleneck.decode(codes[:, 0]), latents)
+        given = {"key_mask": context["mask"], "x_mask": np.arange(12) < 4 * latents[:, None]}
+        hidden = model.token_decoder(model.positions(places), context["memory"], **given)
+        return model.decode(context, codes), ops.log_softmax(model.embedding(model.slots(hidden), reverse=True))
+
+    decoded, log_p = compiled(both)(source)
+    dropped = 0
+    for row, number in enumerate(latents):
+        own = numpy(log_p)[row, : 8 * number]
+        path = own.argmax(-1).tolist()
+        expected = [token for token, before in zip(path, [0, *path], strict=False) if token not in (0, before)]
+        dropped += len(path) - len(expected)
+        expected = expected[: expected.index(1) + 1] if 1 in expected else expected
+        found = np.asarray(decoded["tokens"])[row, 0]
+        np.testing.assert_array_equal(found, [*expected, *[0] * (24 - len(expected))])
+        # The sum of 24 float32 terms of two graphs.
+        assert numpy(decoded["log_probs"])[row, 0] == pytest.approx(own.max(-1).sum(), rel=1e-4)
+    assert dropped > 5
 
 
 @tensorflow_only

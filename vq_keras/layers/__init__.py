@@ -5,7 +5,6 @@ from vq_keras.layers.attention import LocalSelfAttention
 from vq_keras.layers.compression import Compressor, Decompressor
 from vq_keras.layers.multi_head_attention import CausalSelfAttention, CrossAttention, SelfAttention
 from vq_keras.layers.positions import SinusoidalPositions
-from vq_keras.layers.scheduled_sampling import ScheduledSampling
 from vq_keras.layers.stacks import ParallelDecoder, TransformerDecoder, TransformerEncoder
 from vq_keras.layers.tied_embedding import TiedEmbedding
 from vq_keras.layers.transformer import DecoderBlock, EncoderBlock, ParallelDecoderBlock, TransformerBlock
@@ -21,7 +20,6 @@ __all__ = [
     "LocalSelfAttention",
     "ParallelDecoder",
     "ParallelDecoderBlock",
-    "ScheduledSampling",
     "SelfAttention",
     "SinusoidalPositions",
     "TiedEmbedding",

@@ -12,16 +12,17 @@ from vq_keras.layers import (
     Compressor,
     Decompressor,
     ParallelDecoder,
-    ScheduledSampling,
     SinusoidalPositions,
     TiedEmbedding,
     TransformerDecoder,
     TransformerEncoder,
 )
-from vq_keras.layers.ctc import SLOTS, AlignedCrossEntropy, Slots
+from vq_keras.layers.ctc import SLOTS, Slots
 from vq_keras.layers.masks import first
+from vq_keras.models.aligned_cross_entropy import AlignedCrossEntropy
 from vq_keras.models.code_search import CodeSearch
 from vq_keras.models.draft import Draft
+from vq_keras.models.scheduled_sampling import ScheduledSampling
 from vq_keras.models.summed_length import SummedLength
 from vq_keras.models.transformer import TokenCrossEntropy, count_tokens
 from vq_keras.presets import FromPreset

@@ -8,7 +8,7 @@ from keras import ops
 
 from vq_keras import bottlenecks
 from vq_keras.errors import InputError
-from vq_keras.layers import ScheduledSampling
+from vq_keras.models.scheduled_sampling import ScheduledSampling
 
 
 class AlwaysThree:
