@@ -61,6 +61,8 @@ def systems(config):
         found[name] = System(search(model), *rest)
         if getattr(model, "draft_share", 0):
             found[f"{name}, refined"] = System(LatentSearch(model, refinements=1), *rest)
+        if getattr(model, "lengths", None) == "ctc":
+            continue  # Nothing is predicted there that could have candidates.
         several = f"{name}, best of {config.candidates}"
         found[several] = System(search(model, config.candidates), *rest)
         for judge_name, (judge, its_vocabulary, _) in teachers.items():

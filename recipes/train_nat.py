@@ -17,9 +17,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Without it TensorFlow's no
 class Config(TranslationConfig):
     """Train a non-autoregressive Transformer (Gu et al. 2018) to translate, and report BLEU on the test set.
 
-    It is reported for the likeliest length or fertilities, and for the best of 10 and of 100 candidates. Writes the
-    run's folder: model.keras, vocabulary.model, metrics.json, the test set's translations, history.csv, curves.png,
-    TensorBoard logs and checkpoints. The same command again continues a run that was interrupted.
+    It is reported for the likeliest length or fertilities, and for the best of 10 and of 100 candidates, of which "ctc"
+    has but one. Writes the run's folder: model.keras, vocabulary.model, metrics.json, the test set's translations,
+    history.csv, curves.png, TensorBoard logs and checkpoints. The same command again continues a run that was
+    interrupted.
     """
 
     distilled: Path | None = None
@@ -27,9 +28,11 @@ class Config(TranslationConfig):
     architecture: str = "small"
     """small (4 + 4 layers of width 128), base (6 + 6 of 512), shallow_decoder (12 + 1 of 512)."""
     lengths: str = "classifier"
-    """classifier (of the target's length, to which the source is stretched) or fertility (of each source token)."""
-    judge: Path | None = None
-    """The run of a teacher with the same vocabulary, which chooses among the candidates; else the model does so."""
+    """classifier (of the target's length, to which the source is stretched), fertility (of each source token) or ctc
+    (none: tokens find their own places among more than they need, by connectionist temporal classification)."""
+    teacher: Path | None = None
+    """The run of a teacher of the same architecture and vocabulary: the model starts from its embedding, encoder and
+    decoder, and it chooses among the candidates of the report. Else they start at random, and the model chooses."""
 
 
 def resolve(config):
@@ -62,22 +65,25 @@ def run(config):
     from vq_keras.models.sizes import sizes_of
     from vq_keras.search import ParallelSearch
     from vq_keras.training import runs, translation
+    from vq_keras.training.warm_start import start_from
 
     corpus = translation.load(config, config.distilled)
-    judge = None if config.judge is None else runs.load_judge(config.judge, corpus.vocabulary)
+    teacher = None if config.teacher is None else runs.load_judge(config.teacher, corpus.vocabulary)
     if config.lengths == "fertility":
         corpus = aligned(corpus)
     sizes = sizes_of("Transformer", config.architecture) | {"dropout": config.dropout}
-    predicted = "length" if config.lengths == "classifier" else "fertility"
-    model = translation.train(
-        config,
-        corpus,
-        lambda: ParallelTransformer(corpus.vocabulary.size, config.lengths, **sizes),
-        ParallelSearch,
-        columns=("nll", "accuracy", f"nll_{predicted}"),
-    )
-    end = "" if judge is None else "-judged"
-    several = {f"{number}-candidates{end}": ParallelSearch(model, number, judge) for number in (10, 100)}
+    columns = {"classifier": ("accuracy", "nll_length"), "fertility": ("accuracy", "nll_fertility"), "ctc": ()}
+
+    def make_model():
+        model = ParallelTransformer(corpus.vocabulary.size, config.lengths, **sizes)
+        if teacher is not None:
+            start_from(model, teacher)
+        return model
+
+    model = translation.train(config, corpus, make_model, ParallelSearch, ("nll", *columns[config.lengths]))
+    end = "" if teacher is None else "-judged"
+    numbers = () if config.lengths == "ctc" else (10, 100)
+    several = {f"{number}-candidates{end}": ParallelSearch(model, number, teacher) for number in numbers}
     # A hundred candidates take a hundred times the memory: small batches, the smallest that hold the longest source.
     translation.report(config, corpus, {"greedy": ParallelSearch(model), **several}, config.max_length)
 

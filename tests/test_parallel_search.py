@@ -8,7 +8,7 @@ from id_rows import VOCABULARY, sentences, with_ends
 
 from vq_keras import saved_model
 from vq_keras.errors import InputError
-from vq_keras.models.parallel_transformer import LENGTHS, ParallelTransformer
+from vq_keras.models.parallel_transformer import ParallelTransformer
 from vq_keras.models.transformer import Transformer
 from vq_keras.search import ParallelSearch
 
@@ -29,7 +29,7 @@ def teacher():
     return with_preferences(Transformer(VOCABULARY, dropout=0.0, **SIZES))
 
 
-@pytest.fixture(scope="module", params=LENGTHS)
+@pytest.fixture(scope="module", params=["classifier", "fertility"])
 def model(request):
     keras.utils.set_random_seed(1)
     model = with_preferences(ParallelTransformer(VOCABULARY, request.param, dropout=0.0, **SIZES))

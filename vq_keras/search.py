@@ -156,6 +156,8 @@ class ParallelSearch(keras.Model):
     def __init__(self, model, candidates: int = 1, judge=None, seed: int = 0, **kwargs):
         super().__init__(**kwargs)
         _check_candidates(candidates, judge)
+        if model.lengths == "ctc" and candidates > 1:
+            raise InputError(f"candidates is {candidates}; a model that predicts no lengths has 1.")
         if model.lengths == "classifier" and candidates > 2 * MAX_OFFSET + 1:
             raise InputError(f"candidates is {candidates}; a length classifier knows {2 * MAX_OFFSET + 1} lengths.")
         self.model = model

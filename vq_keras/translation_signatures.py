@@ -37,6 +37,10 @@ def searches(model, beams: int | None = None, candidates: int | None = None) -> 
         if isinstance(model, kind):
             if beams is not None:
                 raise InputError(f"a {kind.__name__} has no beam search over tokens: give candidates.")
+            if getattr(model, "lengths", None) == "ctc":
+                if candidates is not None:
+                    raise InputError("a model that predicts no lengths has no candidates to choose from.")
+                return {"translate": search(model)}
             return {"translate": search(model), "translate_candidates": search(model, candidates or 10)}
     raise InputError(f"a {type(model).__name__} does not translate: give a model of vq_keras that does.")
 

@@ -41,7 +41,7 @@ def with_preferences(model):
     for weight in model.trainable_weights:
         scale = 2.0 * weight.shape[0] ** -0.5 if len(weight.shape) == 2 else 0.2
         weight.assign(rng.normal(weight.name == "gamma", scale, weight.shape))
-    decoder = model.token_decoder if isinstance(model, LatentTransformer) else model.decoder
+    decoder = model.decoder if isinstance(model, Transformer) else model.token_decoder
     decoder.norm.gamma.assign(rng.normal(0.0, 1.0, 16))
     table = rng.normal(0.0, 1.0, model.embedding.table.shape)
     table[EOS] *= 1.5  # Ends sometimes.

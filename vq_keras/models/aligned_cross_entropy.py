@@ -4,13 +4,14 @@ import keras
 from keras import ops
 
 from vq_keras.data.vocabulary import PAD
-from vq_keras.layers.ctc import ctc_nll
+from vq_keras.layers.ctc import IMPOSSIBLE, ctc_nll
 
 
 class AlignedCrossEntropy(keras.layers.Layer):
     """What a target costs, whatever slots its tokens stand in, given the slots' vectors.
 
-    Padding's id is the blank's: neither is ever a token of a target.
+    Padding's id is the blank's: neither is ever a token of a target. A target that the slots cannot hold, since they
+    are fewer than its tokens and the blanks between equal ones, costs nothing: nothing can be learnt from it.
 
     Args:
         embedding: the `TiedEmbedding` that logits are made of.
@@ -33,6 +34,7 @@ class AlignedCrossEntropy(keras.layers.Layer):
         num_labels = ops.sum(ops.cast(ops.not_equal(target, PAD), "int32"), axis=1)
         blank, labels = logits[..., PAD] - log_sum, own - log_sum[..., None]
         nll = ctc_nll(blank, labels, target, num_labels, ops.cast(num_slots, "int32"))
+        nll = ops.where(nll < -IMPOSSIBLE / 2, nll, 0.0)
         return {"loss": nll, "nll": nll}
 
     def compute_output_spec(self, hidden, target, num_slots):

@@ -8,11 +8,12 @@ from vq_keras.bottlenecks import replicas
 from vq_keras.data.vocabulary import EOS, PAD
 from vq_keras.errors import InputError
 from vq_keras.layers import ParallelDecoder, SinusoidalPositions, TiedEmbedding, TransformerEncoder
-from vq_keras.models.target_lengths import FertilityPredictor, LengthClassifier
+from vq_keras.models.aligned_cross_entropy import AlignedCrossEntropy
+from vq_keras.models.target_lengths import FertilityPredictor, LengthClassifier, StretchedSource
 from vq_keras.models.transformer import TokenCrossEntropy, count_tokens
 from vq_keras.presets import FromPreset
 
-LENGTHS = {"classifier": LengthClassifier, "fertility": FertilityPredictor}
+LENGTHS = {"classifier": LengthClassifier, "fertility": FertilityPredictor, "ctc": StretchedSource}
 
 
 @keras.saving.register_keras_serializable(package="vq_keras")
@@ -24,26 +25,30 @@ class ParallelTransformer(FromPreset, keras.Model):
 
     The baseline of the latent-variable models (Gu et al. 2018): a token knows nothing of the others but through the
     copies, which is why such models learn from a teacher's translations (`recipes/distill.py`) rather than from
-    people's. Two forms:
+    people's. Three forms:
 
     - "classifier", that of fairseq's nonautoregressive_transformer: the length of the target is predicted, and the
       source stretched to it.
     - "fertility", that of the paper: it is predicted how often each source token is copied. Training needs the true
       fertilities, `vq_keras.data.alignment`.
+    - "ctc", that of Libovický and Helcl 2018: nothing is predicted, the source is stretched to more places than a
+      translation has tokens, and the loss sums over all ways to write the target there, with blanks between
+      (`vq_keras.layers.ctc`). A token may then stand wherever the others leave it room.
 
-    The loss of a step, in nats: mean over tokens -log p(token) + mean -log p of each length or fertility. It departs
-    from the paper in what the later code departs in, too: no positional attention, no mask that hides a position from
-    itself, and no fine-tuning of the fertilities by the teacher's probability.
+    The loss of a step, in nats: mean over tokens -log p(token) + mean -log p of each length or fertility, if any. It
+    departs from Gu et al. in what the later code departs in, too: no positional attention, no mask that hides a
+    position from itself, and no fine-tuning of the fertilities by the teacher's probability.
 
     A functional model. Its input is `{"source", "target"}`, int32 (batch, n) and (batch, m), each sentence ending in
     EOS (1) and padded with 0, and for fertilities "fertility", int32 (batch, n), which add up to the length of the
-    target. Its outputs are what `TokenCrossEntropy` says of each target token, and "nll_length" (batch,) or
-    "nll_fertility" (batch, n), 0 at padding, in nats. What stands in padding changes nothing. Metrics: `nll`,
-    `accuracy`, means over all tokens; `nll_length`, over sentences, or `nll_fertility`, over source tokens.
+    target. Its outputs are what `TokenCrossEntropy` says of each target token, or `AlignedCrossEntropy` of each target,
+    and "nll_length" (batch,) or "nll_fertility" (batch, n), 0 at padding, in nats. What stands in padding changes
+    nothing. Metrics: `nll` and, but for "ctc", `accuracy`, means over all tokens; `nll_length`, over sentences, or
+    `nll_fertility`, over source tokens.
 
     Args:
         vocabulary_size: number of ids.
-        lengths: "classifier" or "fertility".
+        lengths: "classifier", "fertility" or "ctc".
         num_encoder_layers: blocks over the source.
         num_decoder_layers: blocks that decode tokens.
         hidden_dim: width of the model, even.
@@ -84,7 +89,6 @@ class ParallelTransformer(FromPreset, keras.Model):
         encoder = TransformerEncoder(num_encoder_layers, *sizes, name="encoder")
         target_lengths = LENGTHS[lengths](name="target_lengths")
         decoder = ParallelDecoder(num_decoder_layers, *sizes, name="decoder")
-        cross_entropy = TokenCrossEntropy(embedding, 0.0, name="cross_entropy")
 
         inputs = {
             name: keras.Input((None,), dtype="int32", name=name)
@@ -94,10 +98,15 @@ class ParallelTransformer(FromPreset, keras.Model):
         mask = ops.not_equal(source, PAD)
         memory = encoder(embedding_dropout(positions(embedding(source))), key_mask=mask)
         given = target_lengths(memory, *inputs.values())
-        x = embedding_dropout(positions(embedding(given["copies"])))
-        hidden = decoder(x, memory, key_mask=mask, x_mask=ops.not_equal(target, PAD))
-        nll = f"nll_{target_lengths.predicts}"
-        super().__init__(inputs=inputs, outputs={**cross_entropy(hidden, target), nll: given["nll"]}, **kwargs)
+        places = ops.not_equal(given["copies"], PAD)
+        hidden = decoder(embedding_dropout(positions(embedding(given["copies"]))), memory, key_mask=mask, x_mask=places)
+        if lengths == "ctc":
+            num_places = ops.sum(ops.cast(places, "int32"), axis=1)
+            outputs = AlignedCrossEntropy(embedding, name="cross_entropy")(hidden, target, num_places)
+        else:
+            outputs = TokenCrossEntropy(embedding, 0.0, name="cross_entropy")(hidden, target)
+            outputs[f"nll_{target_lengths.predicts}"] = given["nll"]
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
         self.vocabulary_size = vocabulary_size
         self.lengths = lengths
@@ -108,9 +117,12 @@ class ParallelTransformer(FromPreset, keras.Model):
         self.feed_forward_dim = feed_forward_dim
         self.dropout = dropout
         self.embedding, self.positions = embedding, positions
-        self.encoder, self.target_lengths, self.decoder = encoder, target_lengths, decoder
-        self._token_means = {"nll": keras.metrics.Mean(name="nll"), "correct": keras.metrics.Mean(name="accuracy")}
-        self._nll_lengths = keras.metrics.Mean(name=nll)
+        self.encoder, self.target_lengths, self.token_decoder = encoder, target_lengths, decoder
+        self._token_means = {"nll": keras.metrics.Mean(name="nll")}
+        self._nll_lengths = None
+        if lengths != "ctc":
+            self._token_means["correct"] = keras.metrics.Mean(name="accuracy")
+            self._nll_lengths = keras.metrics.Mean(name=f"nll_{target_lengths.predicts}")
 
     def encode(self, source) -> dict:
         """What translation has to know of source sentences, computed once.
@@ -126,11 +138,11 @@ class ParallelTransformer(FromPreset, keras.Model):
         return {"source": source, "memory": memory, "mask": mask}
 
     def propose(self, context: dict, number: int, seed: int = 0) -> tuple:
-        """Several ways to copy each source, for as many translations: of the likeliest lengths, or drawn fertilities.
+        """Ways to copy each source, for as many translations: of the likeliest lengths, or drawn fertilities.
 
         Args:
             context: what `encode` returned.
-            number: of candidates for each sentence.
+            number: of candidates for each sentence; "ctc" has one.
             seed: of the fertilities' draws; the likeliest fertilities are always the first candidate.
 
         Returns:
@@ -147,16 +159,17 @@ class ParallelTransformer(FromPreset, keras.Model):
             copies: (batch, k, m) int32, k candidates for each sentence, as `propose` gives them.
 
         Returns:
-            {"tokens": (batch, k, m) int32, the most likely token at each place up to EOS, then 0; "log_probs":
-            (batch, k), the sum of their log probabilities given the copies}.
+            {"tokens": (batch, k, m) int32, the most likely token at each place up to EOS, without repeats and blanks
+            for "ctc", then 0; "log_probs": (batch, k), the sum of their log probabilities given the copies}.
         """
         number, size = ops.shape(copies)[1:]
         copies = ops.reshape(copies, (-1, size))
         present = ops.not_equal(copies, PAD)
         memory, mask = (ops.repeat(context[name], number, axis=0) for name in ("memory", "mask"))
         x = self.positions(self.embedding(copies))
-        hidden = self.decoder(x, memory, key_mask=mask, x_mask=present, training=False)
-        tokens, log_probs = generation.parallel(self.embedding(hidden, reverse=True), present, EOS)
+        hidden = self.token_decoder(x, memory, key_mask=mask, x_mask=present, training=False)
+        read = generation.best_path if self.lengths == "ctc" else generation.parallel
+        tokens, log_probs = read(self.embedding(hidden, reverse=True), present, EOS)
         return {
             "tokens": ops.reshape(tokens, (-1, number, size)),
             "log_probs": ops.reshape(log_probs, (-1, number)),
@@ -164,16 +177,19 @@ class ParallelTransformer(FromPreset, keras.Model):
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         """The loss above; `y` and `sample_weight` are not used."""
-        nll = ops.sum(y_pred[self._nll_lengths.name]) / self.target_lengths.count(x["source"])
-        return replicas.share_of_loss(ops.sum(y_pred["loss"]) / count_tokens(x) + nll)
+        loss = ops.sum(y_pred["loss"]) / count_tokens(x)
+        if self._nll_lengths is not None:
+            loss += ops.sum(y_pred[self._nll_lengths.name]) / self.target_lengths.count(x["source"])
+        return replicas.share_of_loss(loss)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         """Tracks the means over all tokens, and over all lengths or fertilities."""
         count = count_tokens(x)
         for name, mean in self._token_means.items():
             mean.update_state(ops.sum(y_pred[name]) / count, sample_weight=count)
-        count = self.target_lengths.count(x["source"])
-        self._nll_lengths.update_state(ops.sum(y_pred[self._nll_lengths.name]) / count, sample_weight=count)
+        if self._nll_lengths is not None:
+            count = self.target_lengths.count(x["source"])
+            self._nll_lengths.update_state(ops.sum(y_pred[self._nll_lengths.name]) / count, sample_weight=count)
         return self.get_metrics_result()
 
     def get_config(self):

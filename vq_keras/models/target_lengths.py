@@ -1,9 +1,9 @@
 """What tells a decoder of all tokens at once how many there are, and which source token each of them starts from.
 
-Two layers with one interface, for `ParallelTransformer`: `call` takes the encoder's memory (batch, n, dim), the source
-(batch, n) and the target (batch, m) of training, and returns {"copies": int32 (batch, m), the source token at each
-place of the target, "nll": -log p of what it predicts, in nats}; `count(source)` is how many predictions those are.
-`propose` makes copies without a target.
+Three layers with one interface, for `ParallelTransformer`: `call` takes the encoder's memory (batch, n, dim), the
+source (batch, n) and the target (batch, m) of training, and returns {"copies": int32 (batch, places), the source token
+at each place of the decoder, "nll": -log p of what it predicts, in nats}; `predicts` is what that is, and
+`count(source)` how many predictions. `propose` makes copies without a target.
 """
 
 import keras
@@ -156,6 +156,44 @@ class FertilityPredictor(keras.layers.Layer):
         copied = copies.by_fertility(ops.repeat(source, number, axis=0), rows, size)
         inside = ops.arange(size, dtype="int32") < longest(_lengths(source))[:, None, None]
         return ops.where(inside, ops.reshape(copied, (-1, number, size)), PAD), ops.sum(log_probs, axis=1)
+
+
+@keras.saving.register_keras_serializable(package="vq_keras")
+class StretchedSource(keras.layers.Layer):
+    """No prediction at all: the source stretched to `longest`, for a decoder whose tokens find their own places.
+
+    As in Libovický and Helcl 2018, "End-to-End Non-Autoregressive Neural Machine Translation with Connectionist
+    Temporal Classification", there are more places than tokens, and blanks in those that are too many. They have three
+    for each of the source; twice as many and 8 are what the other two layers allow a translation at most.
+
+    Shapes:
+        "nll" is missing.
+    """
+
+    predicts = None
+
+    def call(self, memory, source, target):
+        lengths = _lengths(source)
+        size = longest(ops.shape(source)[1])
+        return {"copies": copies.uniform(source, lengths, longest(lengths), size)}
+
+    def compute_output_spec(self, memory, source, target):
+        size = None if source.shape[1] is None else longest(source.shape[1])
+        return {"copies": keras.KerasTensor((source.shape[0], size), dtype="int32")}
+
+    def propose(self, memory, source, number: int, seed: int):
+        """The copies of `call`, as the one candidate there is.
+
+        Args:
+            memory, source: as in `call`.
+            number: 1.
+            seed: not used.
+
+        Returns:
+            copies int32 (batch, 1, longest(n)) and the log probabilities (batch, 1) of nothing, 0.
+        """
+        copied = self(memory, source, source)["copies"]
+        return copied[:, None], ops.zeros((ops.shape(source)[0], 1))
 
 
 def _lengths(sentences):

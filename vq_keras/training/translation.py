@@ -96,8 +96,7 @@ def train(
     schedule = WarmupDecay(config.learning_rate, max(1, warmup), max(2, config.steps), config.schedule)
     model.compile(keras.optimizers.Adam(schedule, beta_2=0.98, epsilon=1e-9))
 
-    elsewhere = ("run_dir", "data_dir", "train", "validation", "test", "vocabulary", "distilled", "teacher", "judge")
-    elsewhere += ("start",)
+    elsewhere = ("run_dir", "data_dir", "train", "validation", "test", "vocabulary", "distilled", "teacher", "start")
     decisive = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
     decisive |= {"vocabulary": corpus.vocabulary.fingerprint, "backend": keras.backend.backend()}
     decisive["languages"] = list(config.languages)

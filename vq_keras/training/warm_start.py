@@ -1,17 +1,17 @@
-"""What a latent Transformer can take over from its teacher, or from another of its kind."""
+"""What a translator can take over from its teacher, or from another of its kind."""
 
 from vq_keras.errors import InputError
 
 
 def start_from(model, teacher) -> None:
-    """Gives a `LatentTransformer` its teacher's embedding, encoder and decoder to start from.
+    """Gives a `LatentTransformer` or `ParallelTransformer` its teacher's embedding, encoder and decoder to start from.
 
     They know both languages and how to read the source, so that what is left to learn is to read the codes, and to
     write all words at once. Gu et al. 2018, "Non-Autoregressive Neural Machine Translation", section 5.1, start from
     the teacher's encoder; roy2018 says nothing of it.
 
     Args:
-        model: the `LatentTransformer`; changed in place.
+        model: changed in place.
         teacher: a `Transformer` with as many encoder and decoder layers of the same sizes, and the same vocabulary.
 
     Raises:
