@@ -1,0 +1,62 @@
+"""A translator behind TF Serving's REST port."""
+
+import urllib.parse
+
+from vq_keras.errors import InputError
+from vq_keras.translation_client.failures import Refused, Unavailable, Unusable
+from vq_keras.translation_client.served_model import ServedModel
+
+_UNAVAILABLE = (429, 502, 503, 504)
+_REFUSED = (400, 413, 422, 500)
+
+
+class RestModel(ServedModel):
+    """A `ServedModel` by REST; the address is http://HOST:PORT, or https, maybe with the path of a proxy.
+
+    Example:
+        >>> RestModel("http://localhost:8501", "captions").translate(["two books"])
+        [Translation(text='zwei Bücher', score=-0.05, truncated=False)]
+    """
+
+    def __init__(self, address: str, name: str, **settings):
+        super().__init__(address, name, **settings)
+        try:
+            import requests
+        except ImportError as error:
+            raise InputError(f"requests is not there ({error}): pip install 'vq_keras[client]'.") from error
+        version = f"/versions/{self.version}" if self.version is not None else ""
+        version = f"/labels/{urllib.parse.quote(self.label, safe='')}" if self.label is not None else version
+        self._url = f"{address.rstrip('/')}/v1/models/{urllib.parse.quote(name, safe='')}{version}:predict"
+        self._session = requests.Session()
+
+    def _send(self, sentences, seconds):
+        import requests
+
+        body = {"signature_name": self.signature, "inputs": {"source": list(sentences)}}
+        try:
+            # Where a redirection leads, nobody said that sentences may go.
+            reply = self._session.post(self._url, json=body, timeout=seconds, allow_redirects=False)
+        except requests.RequestException as error:
+            raise Unavailable(_reason(error)) from None
+        try:
+            content = reply.json()
+        except requests.JSONDecodeError:
+            content = None
+        content = content if isinstance(content, dict) else {}
+        if reply.ok and isinstance(content.get("outputs"), dict):
+            return content["outputs"]
+        ours = f"it answers {reply.status_code} {reply.reason}, as TF Serving does not"
+        if reply.ok:
+            raise Refused(ours)
+        kind = Unavailable if reply.status_code in _UNAVAILABLE else Unusable
+        kind = Refused if reply.status_code in _REFUSED else kind
+        raise kind(f"{reply.status_code}: {content['error']}".splitlines()[0] if "error" in content else ours)
+
+
+def _reason(error):
+    """What the layers below requests wrapped: "Connection refused" rather than the names of their classes."""
+    while True:
+        inner = getattr(error, "reason", None) or next((x for x in error.args if isinstance(x, Exception)), None)
+        if not isinstance(inner, Exception):
+            return str(error)
+        error = inner
