@@ -199,7 +199,9 @@ def rest(services, path, body):
         answer = services.metadata(get_model_metadata_pb2.GetModelMetadataRequest(model_spec=spec))
     else:
         answer = services.status(get_model_status_pb2.GetModelStatusRequest(model_spec=spec))
-    return json_format.MessageToDict(answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    return json_format.MessageToDict(
+        answer, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )
 
 
 def _rest_predict(models, spec, body):

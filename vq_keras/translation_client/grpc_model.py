@@ -2,7 +2,6 @@
 
 import array
 
-from vq_keras.errors import InputError
 from vq_keras.translation_client.failures import Refused, Unavailable, Unusable
 from vq_keras.translation_client.predict_messages import BOOL, FLOAT, STRING, messages
 from vq_keras.translation_client.served_model import ServedModel
@@ -30,12 +29,12 @@ class GrpcModel(ServedModel):
         [Translation(text='zwei Bücher', score=-0.05, truncated=False)]
     """
 
+    library = "grpc"
+
     def __init__(self, address: str, name: str, **settings):
         super().__init__(address, name, **settings)
-        try:
-            import grpc
-        except ImportError as error:
-            raise InputError(f"gRPC is not there ({error}): pip install 'vq_keras[client]'.") from error
+        import grpc
+
         self._predict = grpc.insecure_channel(address, _OPTIONS).unary_unary(
             _METHOD,
             request_serializer=messages().PredictRequest.SerializeToString,

@@ -2,7 +2,6 @@
 
 import urllib.parse
 
-from vq_keras.errors import InputError
 from vq_keras.translation_client.failures import Refused, Unavailable, Unusable
 from vq_keras.translation_client.served_model import ServedModel
 
@@ -18,12 +17,12 @@ class RestModel(ServedModel):
         [Translation(text='zwei Bücher', score=-0.05, truncated=False)]
     """
 
+    library = "requests"
+
     def __init__(self, address: str, name: str, **settings):
         super().__init__(address, name, **settings)
-        try:
-            import requests
-        except ImportError as error:
-            raise InputError(f"requests is not there ({error}): pip install 'vq_keras[client]'.") from error
+        import requests
+
         version = f"/versions/{self.version}" if self.version is not None else ""
         version = f"/labels/{urllib.parse.quote(self.label, safe='')}" if self.label is not None else version
         self._url = f"{address.rstrip('/')}/v1/models/{urllib.parse.quote(name, safe='')}{version}:predict"
@@ -41,16 +40,17 @@ class RestModel(ServedModel):
         try:
             content = reply.json()
         except requests.JSONDecodeError:
-            content = None
-        content = content if isinstance(content, dict) else {}
-        if reply.ok and isinstance(content.get("outputs"), dict):
-            return content["outputs"]
-        ours = f"it answers {reply.status_code} {reply.reason}, as TF Serving does not"
-        if reply.ok:
-            raise Refused(ours)
-        kind = Unavailable if reply.status_code in _UNAVAILABLE else Unusable
-        kind = Refused if reply.status_code in _REFUSED else kind
-        raise kind(f"{reply.status_code}: {content['error']}".splitlines()[0] if "error" in content else ours)
+            content = {}
+        code, key = reply.status_code, "outputs" if reply.status_code == 200 else "error"
+        if not isinstance(content, dict) or key not in content:
+            raise (Unavailable if code in _UNAVAILABLE else Unusable)(
+                f"it answers {code} {reply.reason}, not as TF Serving does"
+            )
+        if code != 200:
+            kind = Unavailable if code in _UNAVAILABLE else Refused if code in _REFUSED else Unusable
+            raise kind(f"{code}: {content['error']}".splitlines()[0])
+        # A signature with one output has no name for it here.
+        return content["outputs"] if isinstance(content["outputs"], dict) else {}
 
 
 def _reason(error):

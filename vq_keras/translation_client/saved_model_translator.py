@@ -70,7 +70,9 @@ def find_version(directory: Path, version: int | None) -> Path:
     """
     if (directory / FILE).exists():
         if version is not None and directory.name != str(version):
-            raise InputError(f"{directory} is one version of a model: leave out the version, or give {version}'s folder.")
+            raise InputError(
+                f"{directory} is one version of a model: leave out the version, or give {version}'s folder."
+            )
         return directory
     versions = sorted(int(path.parent.name) for path in directory.glob(f"*/{FILE}") if path.parent.name.isdigit())
     if version is None and versions:

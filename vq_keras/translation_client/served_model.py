@@ -1,6 +1,7 @@
 """A translator that a server has, whichever protocol it is asked by."""
 
 import abc
+import importlib
 from collections.abc import Mapping, Sequence
 
 from vq_keras.errors import InputError
@@ -28,6 +29,9 @@ class ServedModel(abc.ABC):
         InputError: version and label are both given, deadline or attempts is not positive, or a library is missing.
     """
 
+    library: str
+    """What speaks the protocol."""
+
     def __init__(
         self,
         address: str,
@@ -43,6 +47,11 @@ class ServedModel(abc.ABC):
         for what, value in (("deadline", deadline), ("attempts", attempts)):
             if value <= 0:
                 raise InputError(f"{what} is {value}; give more than 0.")
+        for library in (self.library, "tenacity"):
+            try:
+                importlib.import_module(library)
+            except ImportError as error:
+                raise InputError(f"{library} cannot be imported ({error}): pip install 'vq_keras[client]'.") from error
         self.address, self.name, self.signature = address, name, signature
         self.version, self.label = version, label
         self._deadline, self._attempts = deadline, attempts
@@ -56,7 +65,9 @@ class ServedModel(abc.ABC):
         try:
             self.translate([""])
         except Unavailable as error:
-            raise InputError(f"No translations from {self.address} ({error}): is the server up, and is this its port?")
+            raise InputError(
+                f"No translations from {self.address} ({error}): is the server up, and is this its port?"
+            ) from None
         except (Refused, Unusable) as error:
             version = f" version {self.version}" if self.version is not None else ""
             version = f" label {self.label}" if self.label is not None else version
@@ -85,7 +96,7 @@ def _translations(outputs, count):
     for name, kind in _OUTPUTS.items():
         values = outputs.get(name)
         if values is None:
-            raise Refused(f"the reply has no output {name}, only {', '.join(sorted(outputs)) or 'none'}")
+            raise Refused(f"the reply has no output {name}")
         if not isinstance(values, list) or not all(isinstance(value, kind) for value in values):
             raise Refused(f"the reply's {name} is of another type or shape than a translator's")
         if len(values) != count:
