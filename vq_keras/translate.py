@@ -69,9 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted before the first line was translated.", file=sys.stderr)
         return 130
-    except BrokenPipeError:
-        # Nobody reads on, as in `| head`. Python flushes standard output at its end, which must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # Nobody reads on, as in `| head`.
         return 1
 
 
@@ -145,4 +143,5 @@ def _progress():
 
 if __name__ == "__main__":
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    sys.exit(main())
+    # All is written. After an interruption a thread may be inside of TensorFlow still, which Python's own end aborts.
+    os._exit(main())

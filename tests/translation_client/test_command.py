@@ -22,7 +22,7 @@ for module in ("grpc", "requests", "tenacity", "tensorflow_serving.apis"):
 
 # As where neither is installed: importing them fails.
 WITHOUT = "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None; "
-COMMAND = [sys.executable, "-c", WITHOUT + "from vq_keras import translate; sys.exit(translate.main())"]
+COMMAND = [sys.executable, "-c", WITHOUT + "import runpy; runpy.run_module('vq_keras.translate', run_name='__main__')"]
 PACKAGES = Path(vq_keras.__file__).parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(PACKAGES.parent), os.environ.get("PYTHONPATH", "")])}
 
@@ -34,7 +34,7 @@ def run(*arguments, lines=b""):
 
 def test_help_needs_neither_tensorflow_nor_keras():
     status, out, _ = run("--help")
-    assert status == 0 and b"multi30k-en-de-latent" in out and b"--server" in out
+    assert status == 0 and b"HOST:PORT" in out
 
 
 @pytest.mark.parametrize("serve", [grpc_server, rest_server])

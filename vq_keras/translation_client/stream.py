@@ -64,14 +64,18 @@ class TranslationStream:
         self._events.put((self._on_stop, reason))
 
     def __iter__(self) -> Iterator[Translation | Failure]:
-        for target in [self._read_ahead, *[self._translate] * self._in_flight]:
-            # Daemons: a request, or standard input, may take longer than its user wants to wait for the end.
-            threading.Thread(target=target, daemon=True).start()
+        targets = [self._read_ahead, *[self._translate] * self._in_flight]
+        # Daemons: a request, or standard input, may take longer than its user wants to wait for the end.
+        threads = [threading.Thread(target=target, daemon=True) for target in targets]
+        for thread in threads:
+            thread.start()
         index = 0
         try:
             while not (self._all_read and index == self._read) and self.stopped is None:
                 handle, value = self._events.get()
                 handle(value)
+                if not self._events.empty():
+                    continue  # Sentences that are there already may go together.
                 self._send()
                 while index in self._results:
                     yield self._results.pop(index)
@@ -84,6 +88,9 @@ class TranslationStream:
             self._room.release()
             for _ in range(self._in_flight):
                 self._batches.put(None)
+            if self._all_read and not self._running:
+                for thread in threads:
+                    thread.join()
 
     def _send(self):
         while self._waiting and self._running < self._in_flight:
