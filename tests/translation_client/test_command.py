@@ -32,9 +32,12 @@ def run(*arguments, lines=b""):
     return result.returncode, result.stdout, result.stderr.decode()
 
 
-def test_help_needs_neither_tensorflow_nor_keras():
-    status, out, _ = run("--help")
-    assert status == 0 and b"HOST:PORT" in out
+def test_help_is_there_before_anything_is_imported_that_takes_long():
+    command = [sys.executable, "-X", "importtime", "-m", "vq_keras.translate", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=True)
+    assert "HOST:PORT for gRPC" in result.stdout
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "tyro" in imported and not imported & {"tensorflow", "keras", "grpc", "requests", "rich.progress"}
 
 
 @pytest.mark.parametrize("serve", [grpc_server, rest_server])

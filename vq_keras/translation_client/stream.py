@@ -93,7 +93,7 @@ class TranslationStream:
                     thread.join()
 
     def _send(self):
-        while self._waiting and self._running < self._in_flight:
+        while self._waiting and self._running < self._in_flight and self.stopped is None:
             self._batches.put(take_batch(self._waiting, self._batch_size))
             self._running += 1
 
