@@ -128,8 +128,10 @@ def test_versions_of_a_saved_model_are_found_or_told(tmp_path):
         (tmp_path / "model" / str(number) / "saved_model.pb").touch()
     assert find_version(tmp_path / "model", None) == tmp_path / "model/10"
     assert find_version(tmp_path / "model", 9) == find_version(tmp_path / "model/9", 9) == tmp_path / "model/9"
-    with pytest.raises(InputError, match="has no version 2 of a SavedModel: it has 1, 9, 10"):
+    with pytest.raises(InputError, match="has no version 2: it has 1, 9, 10"):
         find_version(tmp_path / "model", 2)
+    with pytest.raises(InputError, match="is no SavedModel: neither it nor a version's folder in it has saved_model"):
+        find_version(tmp_path, None)
     with pytest.raises(InputError, match="is one version of a model: leave out the version"):
         find_version(tmp_path / "model/9", 2)
 

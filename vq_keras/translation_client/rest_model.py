@@ -33,6 +33,7 @@ class RestModel(ServedModel):
 
         body = {"signature_name": self.signature, "inputs": {"source": list(sentences)}}
         try:
+            # The timeout is one of silence: a reply that trickles may take longer.
             # Where a redirection leads, nobody said that sentences may go.
             reply = self._session.post(self._url, json=body, timeout=seconds, allow_redirects=False)
         except requests.RequestException as error:

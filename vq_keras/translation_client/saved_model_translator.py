@@ -75,11 +75,11 @@ def find_version(directory: Path, version: int | None) -> Path:
             )
         return directory
     versions = sorted(int(path.parent.name) for path in directory.glob(f"*/{FILE}") if path.parent.name.isdigit())
-    if version is None and versions:
-        return directory / str(versions[-1])
+    if not versions:
+        raise InputError(f"{directory} is no SavedModel: neither it nor a version's folder in it has {FILE}.")
+    version = versions[-1] if version is None else version
     if version not in versions:
-        known = f"it has {', '.join(map(str, versions))}" if versions else f"it has no version, a folder with {FILE}"
-        raise InputError(f"{directory} has no version {version} of a SavedModel: {known}.")
+        raise InputError(f"{directory} has no version {version}: it has {', '.join(map(str, versions))}.")
     return directory / str(version)
 
 
