@@ -15,7 +15,7 @@ _BATCHES_AHEAD = 16
 
 
 class TranslationStream:
-    """Iterates once over what comes of each sentence, a `Translation` or a `Failure`, as soon as all before it are there.
+    """Iterates, once, over the `Translation` or `Failure` of each sentence, as soon as all before it are there.
 
     Sentences are read ahead, as many as 16 batches. Whenever a request can be sent, the oldest sentence goes, with
     those nearest to it in length, so nobody waits for a batch to fill. After as many batches in a row as can be in
