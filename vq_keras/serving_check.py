@@ -26,13 +26,13 @@ def findings(directory):
     Args:
         directory: one version of a model, the folder that holds saved_model.pb.
     """
-    _switch_xla_off()
+    switch_xla_off()
     with contextlib.suppress(ImportError):
         import tensorflow_text  # noqa: F401
     return sorted(set(_graph_findings(directory))) + list(_run_findings(directory))
 
 
-def _switch_xla_off():
+def switch_xla_off():
     import tensorflow as tf
 
     library = ctypes.CDLL(os.path.join(os.path.dirname(tf.__file__), "libtensorflow_cc.so.2"))

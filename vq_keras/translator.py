@@ -1,23 +1,15 @@
 """Sentences to translations, in batches of sentences of about one length."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
 
 import numpy as np
 
 from vq_keras.data.vocabulary import EOS, PAD, Vocabulary
 from vq_keras.errors import InputError
+from vq_keras.translation import Translation
 
 # Sources are padded to a multiple of this, so that there are few shapes to compile.
 _MULTIPLE = 8
-
-
-class Translation(NamedTuple):
-    """A sentence's translation, its score as the search gives it, and whether the sentence was cut to be translated."""
-
-    text: str
-    score: float
-    truncated: bool
 
 
 class Translator:
