@@ -51,6 +51,22 @@ class Failing:
         return self.code if self.requests <= self.times else mirror(sentences)
 
 
+def test_all_servers_of_a_name_get_requests_and_those_that_are_left_go_on():
+    first, second = Failing("UNAVAILABLE", times=0), Failing("UNAVAILABLE", times=0)
+    with grpc_server(first) as one:
+        with grpc_server(second) as two:
+            ports = ",".join(f"127.0.0.1:{address.split(':')[1]}" for address in (one, two))
+            model = GrpcModel(f"ipv4:{ports}", "captions")
+            # Until both are connected, the one that is gets all.
+            while not (first.requests and second.requests):
+                model.translate(["ja"])
+            before = first.requests, second.requests
+            for _ in range(20):
+                model.translate(["ja"])
+            assert (first.requests - before[0], second.requests - before[1]) == (10, 10)
+        assert [model.translate(["nein"]) for _ in range(4)] == [[("NEIN", 4.0, False)]] * 4
+
+
 @pytest.mark.parametrize("code", ["RESOURCE_EXHAUSTED", "UNAVAILABLE"])
 def test_an_overloaded_server_is_asked_again(serve, connect, code):
     script = Failing(code, times=3)

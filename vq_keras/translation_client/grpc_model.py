@@ -11,6 +11,8 @@ _METHOD = "/tensorflow.serving.PredictionService/Predict"
 _UNAVAILABLE = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "CANCELLED")
 _REFUSED = ("INVALID_ARGUMENT", "OUT_OF_RANGE", "INTERNAL", "UNKNOWN")
 _OPTIONS = [
+    # A name may stand for several servers, as that of a headless service in Kubernetes: each request to the next one.
+    ("grpc.lb_policy_name", "round_robin"),
     # A batch of long sentences may be longer than gRPC's 4 MB.
     ("grpc.max_send_message_length", -1),
     ("grpc.max_receive_message_length", -1),
