@@ -1,4 +1,4 @@
-"""What a served translator makes of ids before its model sees them: bounded, ended, and refused where they are wrong."""
+"""What a served translator makes of ids before its model sees them: bounded, ended, or refused."""
 
 from vq_keras.data.vocabulary import EOS, PAD
 
@@ -52,15 +52,15 @@ def checked_memory(memory, mask, max_length: int):
         return tf.identity(memory), mask != 0
 
 
-def checked_codes(codes, memory, num_codes: int, tokens_a_latent: int):
-    """Codes for the memory; refused where there are more, or others, than `predict_latents` gives, or none."""
+def checked_codes(codes, memory, num_codes: int):
+    """Codes for the memory; refused where there are other ones, none, or more than the memory has columns."""
     import tensorflow as tf
 
-    most = -(-2 * tf.shape(memory)[1] // tokens_a_latent)
     known = tf.debugging.Assert(
         tf.reduce_all((codes >= -1) & (codes < num_codes)), [f"codes are not all within -1 to {num_codes - 1}"]
     )
-    with tf.control_dependencies([known, _same_rows(memory=memory, codes=codes), _columns("codes", codes, 1, most)]):
+    fits = _columns("codes", codes, 1, tf.shape(memory)[1])
+    with tf.control_dependencies([known, fits, _same_rows(memory=memory, codes=codes)]):
         return tf.identity(codes)
 
 
