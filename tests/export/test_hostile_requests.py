@@ -46,16 +46,10 @@ HOSTILE = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("name", "signature"),
-    [
-        ("latent", "translate"),
-        ("latent", "translate_candidates"),
-        ("teacher", "translate"),
-        ("teacher", "translate_beam"),
-    ],
-)
-def test_each_of_a_mixed_batch_gets_what_it_gets_alone(exported, name, signature):
+@pytest.mark.parametrize("name", ["teacher", "latent"])
+@pytest.mark.parametrize("number", [0, 1])
+def test_each_of_a_mixed_batch_gets_what_it_gets_alone(exported, name, number):
+    signature = sorted(set(exported[name, "text"]) - {"serving_default"})[number]
     together = translate(exported, HOSTILE, name, signature)
     same(together, [translate(exported, [each], name, signature)[0] for each in HOSTILE])
     assert together[0] == together[1] == together[3] == (b"", 0.0, False)
@@ -130,8 +124,8 @@ def test_five_thousand_ids_are_cut(exported):
         ("latent", "translate", {"source_ids": [[290, 1]]}, "source_ids are not all within the vocabulary, 0 to 289"),
         ("teacher", "encode", {"source_ids": [[-1, 1]]}, "source_ids are not all within the vocabulary"),
         ("teacher", "score", {"source_ids": [[5, 1]], "target_ids": [[5, 1]] * 2}, "target_ids differ in rows"),
-        ("latent", "predict_latents", {"memory": (1, 0), "mask": np.ones((1, 0))}, "memory has a number of columns"),
-        ("latent", "decode", {"memory": (1, 3), "mask": [[1] * 3], "codes": [[5]]}, "codes are not all within -1 to 4"),
+        ("latent", "predict_latents", {"memory": (1, 0), "mask": np.ones((1, 0))}, "memory has a number"),
+        ("latent", "decode", {"memory": (1, 3), "mask": [[1] * 3], "codes": [[5]]}, "codes are not all within"),
         (
             "latent",
             "decode",
