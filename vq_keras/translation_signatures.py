@@ -16,8 +16,8 @@ from vq_keras.search import MORE_TOKENS, AutoregressiveSearch, LatentSearch, Par
 
 _IDS = ((None, None), "int32")
 # Padded source ids that are translated at once, over all beams or candidates: enough for a processor to be busy, and
-# some hundred megabytes at the widest, which are the logits of all places.
-_PLACES = 4096
+# half a gigabyte for a vocabulary of 4,000, most of it logits of all places.
+_PLACES = 2048
 # Shorter than the first is as quick.
 _SHORTEST_BUCKET = 8
 
