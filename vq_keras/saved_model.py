@@ -91,7 +91,7 @@ def write(directory, signatures: dict[str, Signature], resources=(), card: dict 
             os.rename(aside, version)
             flush_to_disk(directory)
     except (OSError, tf.errors.OpError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error.message
+        reason = error.strerror or error if isinstance(error, OSError) else error.message
         raise InputError(f"{directory} cannot be written ({reason}); give another directory, or make room.") from error
     return version
 

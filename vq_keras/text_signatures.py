@@ -42,10 +42,10 @@ def text_signatures(found: dict[str, keras.Model], vocabulary: Vocabulary, max_l
     except ImportError as error:
         raise InputError(f"Text needs TensorFlow Text ({error}): pip install 'vq_keras[translation]'.") from error
     tokenizer = tensorflow_text.SentencepieceTokenizer(model=vocabulary.proto)
-    # Nothing behind these bytes can change the first `max_length` ids, whose text is at most so long. (A byte that is
-    # no UTF-8 becomes three ids.)
+    # The text of the first `max_length` ids is no longer. (In a word that goes on behind it, without a space for
+    # thousands of bytes, its end could have joined them otherwise.)
     longest = max(len(piece.encode()) for piece in vocabulary.pieces)
-    max_bytes = (max_length + 1) * longest
+    max_bytes = max_length * longest
 
     def signature(name, search):
         translate_ids = translation(search, max_length)
