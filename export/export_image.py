@@ -28,6 +28,20 @@ class Config:
     """The model's folder; the version becomes a folder in it."""
 
 
+WORDS = {
+    "images": "images, 0 to 255",
+    "codes": "the discrete latents of images",
+    "means": "the most likely latents of images",
+    "vectors": "latents, such as `encode` gives, or draws from N(0, I)",
+    "seed": "of each sample, which it decides alone, whatever it is batched with",
+    "temperature": "of each sample: 1 draws from the model, 0 takes the likeliest code at each step",
+    "bits_per_dim": "bits for each sub-pixel, those of the codes among them",
+    "bits_per_dim_reconstruction": "what the images take when the codes are known",
+    "bits_per_dim_codes": "what the codes take",
+}
+RECONSTRUCT = "Encodes images and decodes them again."
+
+
 def signatures(model):
     """The signatures of an image autoencoder, for `vq_keras.saved_model.write`.
 
@@ -42,20 +56,28 @@ def signatures(model):
     takes vectors of that shape, draws from N(0, I) among them. Its bound needs draws, so that there is no `score`: a
     server is to give the same answer each time.
     """
+    import numpy as np
     import tensorflow as tf
     from keras import ops
 
     from vq_keras.metrics import bits_per_dim
     from vq_keras.saved_model import Signature
 
+    def signature(function, inputs, about):
+        """With a batch of one image as an example for servers."""
+        example = {name: np.zeros((1, *shape[1:]), dtype) for name, (shape, dtype) in inputs.items()}
+        return Signature(function, inputs, about, WORDS, [example])
+
     num_dims, num_codes = math.prod(model.image_shape), math.prod(model.code_shape)
     images = {"images": ((None, *model.image_shape), "uint8")}
+    offered = {"reconstruct": signature(lambda images: {"images": model.reconstruct(images)}, images, RECONSTRUCT)}
     if not model.bottleneck.has_codes:
         vectors = {"vectors": ((None, *model.code_shape, model.bottleneck.dim), "float32")}
-        return {
-            "reconstruct": Signature(lambda images: {"images": model.reconstruct(images)}, images),
-            "encode": Signature(lambda images: {"means": model.encode(images)}, images),
-            "decode": Signature(lambda vectors: {"images": model.decode(vectors)}, vectors),
+        return offered | {
+            "encode": signature(lambda images: {"means": model.encode(images)}, images, "Encodes images to means."),
+            "decode": signature(
+                lambda vectors: {"images": model.decode(vectors)}, vectors, "Decodes vectors to images."
+            ),
         }
     codes = {"codes": ((None, *model.code_shape), "int32")}
 
@@ -83,24 +105,24 @@ def signatures(model):
         uniforms = tf.map_fn(numbers, seed, fn_output_signature=tf.TensorSpec((num_codes,), "float32"))
         return {"codes": model.latent_predictor.generate(uniforms, temperature)}
 
-    offered = {
-        "reconstruct": Signature(lambda images: {"images": model.reconstruct(images)}, images),
-        "encode": Signature(lambda images: {"codes": model.encode(images)}, images),
-        "decode": Signature(lambda codes: {"images": model.decode(codes)}, codes),
-        "score": Signature(score, images),
+    offered |= {
+        "encode": signature(lambda images: {"codes": model.encode(images)}, images, "Encodes images to codes."),
+        "decode": signature(lambda codes: {"images": model.decode(codes)}, codes, "Decodes codes to images."),
+        "score": signature(score, images, "Says how many bits images take."),
     }
     if model.latent_predictor is not None:
         each = {"seed": ((None,), "int32"), "temperature": ((None,), "float32")}
-        offered["predict_latents"] = Signature(predict_latents, each)
+        offered["predict_latents"] = signature(predict_latents, each, "Draws codes of new images.")
     return offered
 
 
 def export(config):
-    from vq_keras import saved_model
+    from vq_keras import model_card, saved_model
     from vq_keras.training import runs
 
     model = runs.load_model(config.run_dir)
-    version = saved_model.write(config.out_dir, signatures(model))
+    card = model_card.describe(config.run_dir, model)
+    version = saved_model.write(config.out_dir, signatures(model), card=card)
     print(f"SavedModel: {version}")
     print(f"look at it with: saved_model_cli show --dir {version} --all")
 

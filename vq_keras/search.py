@@ -106,28 +106,28 @@ class LatentSearch(keras.Model):
         self.length = length
 
     def call(self, source):
-        context, codes, code_scores = self.predict_latents(source)
+        context = self.model.encode(source)
+        codes, code_scores = self.predict_latents(context)
         decoded = self.model.decode(context, codes, self.refinements)
         return _best(source, decoded["tokens"], code_scores + decoded["log_probs"], self.judge)
 
-    def predict_latents(self, source) -> tuple:
+    def predict_latents(self, context: dict) -> tuple:
         """The first half of the search.
 
         Args:
-            source: as the input.
+            context: what the model's `encode` says of the source.
 
         Returns:
-            what the model's `encode` says of the source, and codes int32 (batch, candidates, latents), -1 where a
-            sentence has no more, with their log probabilities (batch, candidates). A sentence gets codes for twice the
-            tokens that it has itself at most, however wide its batch.
+            codes int32 (batch, candidates, latents), -1 where a sentence has no more, with their log probabilities
+            (batch, candidates). A sentence gets codes for twice the tokens that it has itself at most, however wide
+            its batch.
         """
         tokens_a_latent = 2**self.model.num_compress_steps
-        context = self.model.encode(source)
-        num_latents = -(-2 * _lengths(source) // tokens_a_latent)
+        num_latents = -(-2 * ops.sum(ops.cast(context["mask"], "int32"), axis=1) // tokens_a_latent)
         if self.length == "learned":
             num_latents = ops.minimum(self.model.num_latents(context), num_latents)
-        max_latents = -(-2 * ops.shape(source)[1] // tokens_a_latent)
-        return context, *self.model.predict_latents(context, num_latents, max_latents, self.candidates)
+        max_latents = -(-2 * ops.shape(context["mask"])[1] // tokens_a_latent)
+        return self.model.predict_latents(context, num_latents, max_latents, self.candidates)
 
 
 class ParallelSearch(keras.Model):

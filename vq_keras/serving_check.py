@@ -80,7 +80,7 @@ def _run_findings(directory):
             try:
                 outputs = session.run({key: spec.name for key, spec in signature.outputs.items()}, feed)
             except tf.errors.OpError as error:
-                yield f"{name} fails: {error.message.splitlines()[0]}"
+                yield f"{name} fails: {' '.join(error.message.split())}"
                 continue
             for key, value in outputs.items():
                 if np.shape(value)[:1] != (BATCH,):

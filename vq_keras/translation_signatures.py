@@ -1,17 +1,41 @@
-"""What a served translator offers: ids to ids, its parts, or text to text with the tokenizer in the graph."""
+"""What a served translator of ids offers: whole translations, and their parts."""
 
 import keras
+import numpy as np
 from keras import ops
 
-from vq_keras.data.vocabulary import EOS, PAD, Vocabulary
+from vq_keras.chunks import in_chunks
+from vq_keras.data.vocabulary import EOS, PAD
 from vq_keras.errors import InputError
+from vq_keras.id_requests import bounded_source, checked_codes, checked_memory, checked_target
 from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.parallel_transformer import ParallelTransformer
 from vq_keras.models.transformer import Transformer
 from vq_keras.saved_model import Signature
-from vq_keras.search import AutoregressiveSearch, LatentSearch, ParallelSearch
+from vq_keras.search import MORE_TOKENS, AutoregressiveSearch, LatentSearch, ParallelSearch
 
 _IDS = ((None, None), "int32")
+# Padded source ids that are translated at once, over all beams or candidates: enough for a processor to be busy, and
+# half a gigabyte for a vocabulary of 4,000, most of it logits of all places.
+_PLACES = 2048
+# Shorter than the first is as quick.
+_SHORTEST_BUCKET = 8
+
+WORDS = {
+    "source_ids": "ids of the vocabulary, a sentence a row that ends in EOS (1) and is padded with 0",
+    "target_ids": "ids of the vocabulary, a translation a row, padded with 0, at times without an EOS (1) before",
+    "score": "log probability of the translation in nats, as far as the model tells it; of beams, over a penalty",
+    "log_prob": "log probability of the output beside it, or of the target, in nats",
+    "truncated": "whether the source was too long, and was translated as far as it was read",
+    "memory": "what the encoder says of each source id",
+    "mask": "1 at the ids of the source, 0 at padding",
+    "codes": "the discrete latents of the translation, padded with -1",
+}
+ABOUT = {
+    "translate": "Translates, by the likeliest token, codes or length each time.",
+    "translate_beam": "Translates, by beam search.",
+    "translate_candidates": "Translates, the likeliest of several candidates.",
+}
 
 
 def searches(model, beams: int | None = None, candidates: int | None = None) -> dict[str, keras.Model]:
@@ -45,113 +69,176 @@ def searches(model, beams: int | None = None, candidates: int | None = None) -> 
     raise InputError(f"a {type(model).__name__} does not translate: give a model of vq_keras that does.")
 
 
-def id_signatures(found: dict[str, keras.Model]) -> dict[str, Signature]:
+def length_buckets(max_length: int) -> list[int]:
+    """Lengths of sources, in ids, for requests of all sizes: 8, 16, 32, ... and the greatest.
+
+    Example:
+        >>> length_buckets(100)
+        [8, 16, 32, 64, 100]
+    """
+    lengths = [max_length]
+    while lengths[0] > _SHORTEST_BUCKET:
+        lengths.insert(0, 2 ** ((lengths[0] - 1).bit_length() - 1))
+    return lengths
+
+
+def translation(search, max_length: int):
+    """A search as a function of any ids that a client may send, source_ids -> target_ids, score, truncated.
+
+    Args:
+        search: of `searches`.
+        max_length: the ids of the longest source, EOS among them, at least 2.
+
+    Returns:
+        the function. A row without an id before its EOS has an empty translation, all 0, with the score 0.
+
+    Raises:
+        InputError: `max_length` is below 2.
+    """
+    if max_length < 2:
+        raise InputError(f"max_length is {max_length}; give at least 2: a token and EOS.")
+    choices = max(getattr(search, "beams", 1), getattr(search, "candidates", 1))
+    chunked = in_chunks(search, _PLACES // choices)
+
+    def translate(source_ids):
+        source, truncated = bounded_source(source_ids, max_length, search.model.vocabulary_size)
+        outputs = chunked(source)
+        empty = ops.equal(source[:, 0], EOS)
+        return {
+            "target_ids": ops.where(empty[:, None], PAD, outputs["tokens"]),
+            "score": ops.where(empty, 0.0, outputs["scores"]),
+            "truncated": truncated,
+        }
+
+    return translate
+
+
+def id_signatures(found: dict[str, keras.Model], max_length: int) -> dict[str, Signature]:
     """Signatures from ids to ids, for `vq_keras.saved_model.write`.
 
-    Sources and targets are int32 (batch, n), each row ending in EOS (1) and padded with 0. What a row gives does not
-    depend on the others of its batch, nor on its padding.
+    Sources and targets are int32 (batch, n), each row ending in EOS (1) and padded with 0; what follows the first EOS
+    counts as padding. What a row gives does not depend on the others of its batch, nor on its padding. A source of
+    more than `max_length` ids is cut to them, the last one EOS, and `truncated` (batch,) bool says so; a source without
+    ids is EOS alone. Batches may have any size: a part is done after the other. Ids that the vocabulary does not have,
+    and tensors that do not fit each other, are refused, with the status INVALID_ARGUMENT.
 
-    - each search: source -> tokens (batch, m) int32, padded with 0, and scores (batch,), as the search defines them.
-    - `score`, of a `Transformer`: source, target -> log_prob (batch,), of the target given the source, in nats.
-    - `predict_latents`, of a `LatentTransformer`: source -> codes (batch, latents) int32, -1 where a sentence has no
-      more; their log_prob (batch,); and what the decoder has to know of the source, memory (batch, n, dim) float32 and
-      mask (batch, n) int32.
-    - `decode`, of a `LatentTransformer`: codes, memory, mask -> tokens and their log_prob given the codes. After
-      `predict_latents` that is `translate`, whose scores are the sum of both log_prob.
+    - each search: source_ids -> target_ids (batch, m), padded with 0; score (batch,), as the search defines it; and
+      truncated.
+    - `encode`: source_ids -> memory (batch, n, dim) float32, mask (batch, n) int32, and truncated; n is `max_length` at
+      most.
+    - `predict_latents`, of a `LatentTransformer`: memory, mask -> codes (batch, latents) int32, -1 where a sentence has
+      no more, and their log_prob (batch,).
+    - `decode`, of a `LatentTransformer`: memory, mask, codes -> target_ids and their log_prob given the codes. After
+      the two before that is `translate`, whose score is the sum of both log_prob.
+    - `score`, of a `Transformer`: source_ids, target_ids -> log_prob (batch,), of the target given the source, in
+      nats; and truncated. A target has at most 50 columns more than `max_length`.
+
+    A server must not fill up requests of `predict_latents` and `decode` to one width, as TF Serving's
+    `pad_variable_length_inputs` does: it would do so with their first elements, which count.
 
     Args:
         found: what `searches` gave.
+        max_length: the ids of the longest source, EOS among them.
+
+    Raises:
+        InputError: `max_length` is below 2.
     """
-    signatures = {name: Signature(_never_empty(search), {"source": _IDS}) for name, search in found.items()}
-    search = found["translate"]
-    model = search.model
+    model = found["translate"].model
+    buckets = length_buckets(max_length)
+    sources = [_example(length) for length in buckets]
+    signatures = {
+        name: Signature(
+            translation(search, max_length),
+            {"source_ids": _IDS},
+            ABOUT[name],
+            WORDS,
+            [{"source_ids": source} for source in sources],
+        )
+        for name, search in found.items()
+    }
 
-    def score(source, target):
-        return {"log_prob": model.score(model.encode(source), target)}
+    def encoded(source):
+        context = model.encode(source)
+        return {"memory": ops.cast(context["memory"], "float32"), "mask": ops.cast(context["mask"], "int32")}
 
-    def predict_latents(source):
-        context, codes, log_probs = search.predict_latents(source)
-        return {
-            "codes": codes[:, 0],
-            "log_prob": log_probs[:, 0],
-            "memory": ops.cast(context["memory"], "float32"),
-            "mask": ops.cast(context["mask"], "int32"),
-        }
+    chunked = in_chunks(encoded, _PLACES)
 
-    def decode(codes, memory, mask):
-        decoded = model.decode({"memory": memory, "mask": ops.not_equal(mask, 0)}, codes[:, None])
-        return {"tokens": decoded["tokens"][:, 0], "log_prob": decoded["log_probs"][:, 0]}
+    def encode(source_ids):
+        source, truncated = bounded_source(source_ids, max_length, model.vocabulary_size)
+        return {**chunked(source), "truncated": truncated}
 
-    if isinstance(model, Transformer):
-        signatures["score"] = Signature(_never_empty(score), {"source": _IDS, "target": _IDS})
+    signatures["encode"] = Signature(
+        encode,
+        {"source_ids": _IDS},
+        "Reads sources, for the parts of a translation.",
+        WORDS,
+        [{"source_ids": source} for source in sources],
+    )
     if isinstance(model, LatentTransformer):
-        signatures["predict_latents"] = Signature(_never_empty(predict_latents), {"source": _IDS})
-        memory = ((None, None, model.hidden_dim), "float32")
-        signatures["decode"] = Signature(_never_empty(decode), {"codes": _IDS, "memory": memory, "mask": _IDS})
+        signatures |= _latent_signatures(found["translate"], max_length, buckets)
+    if isinstance(model, Transformer):
+        scored = in_chunks(lambda source, target: {"log_prob": model.score(model.encode(source), target)}, _PLACES)
+
+        def score(source_ids, target_ids):
+            source, truncated = bounded_source(source_ids, max_length, model.vocabulary_size)
+            target = checked_target(target_ids, source, max_length + MORE_TOKENS, model.vocabulary_size)
+            return {**scored(source, target), "truncated": truncated}
+
+        signatures["score"] = Signature(
+            score,
+            {"source_ids": _IDS, "target_ids": _IDS},
+            "Says how likely given translations are.",
+            WORDS,
+            [{"source_ids": source, "target_ids": source} for source in sources],
+        )
     return signatures
 
 
-def text_signatures(found: dict[str, keras.Model], vocabulary: Vocabulary, max_length: int) -> tuple:
-    """Signatures from text to text, and the tokenizer that has to be saved with them.
+def _latent_signatures(search, max_length, buckets):
+    model = search.model
+    tokens_a_latent = 2**model.num_compress_steps
 
-    Each search: source (batch,) strings in UTF-8 -> translation (batch,) strings, score (batch,), and truncated
-    (batch,) bool, whether a sentence was longer than `max_length` and translated as far as that. They are what
-    `vq_keras.translator.Translator` gives for the same sentences, an empty translation of an empty one among them, but
-    for spaces at the beginning of a translation, which TensorFlow Text leaves out.
+    def predicted(memory, mask):
+        codes, log_probs = search.predict_latents({"memory": memory, "mask": mask})
+        return {"codes": codes[:, 0], "log_prob": log_probs[:, 0]}
 
-    Args:
-        found: what `searches` gave.
-        vocabulary: that of the model.
-        max_length: the ids of the longest source, EOS among them.
+    def decoded(memory, mask, codes):
+        outputs = model.decode({"memory": memory, "mask": mask}, codes[:, None])
+        return {"target_ids": outputs["tokens"][:, 0], "log_prob": outputs["log_probs"][:, 0]}
 
-    Returns:
-        the signatures, and the resources, for `vq_keras.saved_model.write`.
+    predict_chunked = in_chunks(predicted, _PLACES)
+    # Two tokens for a source id at most, but for codes of another origin, of which a source id may have one.
+    decode_chunked = in_chunks(decoded, max(1, 2 * _PLACES // tokens_a_latent))
 
-    Raises:
-        InputError: TensorFlow Text is not installed, or `max_length` is below 2.
-    """
-    try:
-        import tensorflow as tf
-        import tensorflow_text
-    except ImportError as error:
-        raise InputError(f"Text needs TensorFlow Text ({error}): pip install 'vq_keras[translation]'.") from error
-    if max_length < 2:
-        raise InputError(f"max_length is {max_length}; give at least 2: a token and EOS.")
-    tokenizer = tensorflow_text.SentencepieceTokenizer(model=vocabulary.proto)
+    def predict_latents(memory, mask):
+        return predict_chunked(*checked_memory(memory, mask, max_length))
 
-    def signature(search):
-        search = _never_empty(search)
+    def decode(memory, mask, codes):
+        codes = checked_codes(codes, memory, model.bottleneck.num_codes)
+        return decode_chunked(*checked_memory(memory, mask, max_length), codes)
 
-        def translate(source):
-            with tf.device("CPU"):  # The tokenizer's operations have no other kernels.
-                ids = tokenizer.tokenize(source)
-                truncated = ids.row_lengths() > max_length - 1
-                ids = ids[:, : max_length - 1]
-                lengths = tf.cast(ids.row_lengths(), "int32")
-                ids = tf.pad(ids.to_tensor(PAD), [[0, 0], [0, 1]])
-            ids = tf.where(tf.range(tf.shape(ids)[1]) == lengths[:, None], EOS, ids)
-            outputs = search(ids)
-            tokens, scores, empty = outputs["tokens"], outputs["scores"], lengths == 0
-            ended = tf.cumsum(tf.cast(tokens == EOS, "int32"), axis=1) > 0
-            kept = ~ended & (tokens != PAD) & ~empty[:, None]
-            with tf.device("CPU"):
-                translation = tokenizer.detokenize(tf.ragged.boolean_mask(tokens, kept))
-            return {"translation": translation, "score": tf.where(empty, 0.0, scores), "truncated": truncated}
-
-        return Signature(translate, {"source": ((None,), "string")})
-
-    return {name: signature(search) for name, search in found.items()}, [tokenizer]
+    inputs = {"memory": ((None, None, model.hidden_dim), "float32"), "mask": _IDS}
+    memories = [
+        {"memory": np.zeros((1, length, model.hidden_dim), "float32"), "mask": np.ones((1, length), "int32")}
+        for length in buckets
+    ]
+    latents = [np.zeros((1, -(-2 * length // tokens_a_latent)), "int32") for length in buckets]
+    return {
+        "predict_latents": Signature(
+            predict_latents, inputs, "Predicts the codes of translations, one by one.", WORDS, memories
+        ),
+        "decode": Signature(
+            decode,
+            {**inputs, "codes": _IDS},
+            "Writes translations from their codes, all tokens at once.",
+            WORDS,
+            [{**memory, "codes": codes} for memory, codes in zip(memories, latents, strict=True)],
+        ),
+    }
 
 
-def _never_empty(function):
-    """The function with a row of padding in place of an empty batch, which not all operations can take."""
-
-    def filled(*inputs):
-        import tensorflow as tf
-
-        rows = tf.shape(inputs[0])[0]
-        missing = tf.cast(rows == 0, "int32")
-        inputs = [tf.pad(x, [[0, missing]] + [[0, 0]] * (len(x.shape) - 1)) for x in inputs]
-        return {name: output[:rows] for name, output in function(*inputs).items()}
-
-    return filled
+def _example(length):
+    """A source of so many ids: the last byte's, which every vocabulary has, and EOS."""
+    source = np.full((1, length), 258, "int32")
+    source[0, -1] = EOS
+    return source

@@ -1,5 +1,6 @@
 """Sentences to translations, in batches of sentences of about one length."""
 
+import string
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
@@ -42,7 +43,7 @@ class Translator:
         """Translates sentences.
 
         Args:
-            sentences: any number of texts; an empty one has an empty translation.
+            sentences: any number of texts; one that is empty, or blank, has an empty translation.
             track: is given the list of batches and iterates over it, to show progress: `rich.progress.track`.
 
         Returns:
@@ -52,7 +53,8 @@ class Translator:
         Raises:
             InputError: a sentence is no Unicode.
         """
-        rows = self.vocabulary.encode(sentences)
+        # A model has something to say of spaces, too, and none of it is a translation.
+        rows = self.vocabulary.encode([text if text.strip(string.whitespace) else "" for text in sentences])
         cut = [len(row) > self.max_length for row in rows]
         rows = [
             np.append(row[: self.max_length - 1], EOS) if long else row for row, long in zip(rows, cut, strict=True)

@@ -1,5 +1,6 @@
 """Exports: signatures equal the Keras model, a server would run them, and a refused one leaves nothing."""
 
+import json
 import subprocess
 import sys
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from export import export_image
-from vq_keras import saved_model
+from vq_keras import model_card, saved_model, warm_up
 from vq_keras.bottlenecks import Gaussian, VectorQuantizer
 from vq_keras.errors import InputError
 from vq_keras.models.image import ImageAutoencoder
@@ -16,6 +17,7 @@ from vq_keras.priors import ImageTransformer
 from vq_keras.training import runs
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow writes SavedModels")
+pytest.importorskip("tensorflow_serving", reason="the format of warm-up requests")
 IMAGES = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), dtype="uint8")
 
 
@@ -129,6 +131,28 @@ def test_what_a_server_would_refuse_is_not_kept(tmp_path, kind):
     with pytest.raises(InputError, match="TF Serving would not run this export"):
         saved_model.write(tmp_path / "out", {"f": signature})
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_the_model_card_and_a_request_of_one_image_for_each_signature(exported):
+    import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    model, out, signatures = exported
+    card = json.loads((out / "1" / model_card.FILE).read_text())
+    assert (card["model"], card["parameters"], card["metrics"]) == ("ImageAutoencoder", model.count_params(), None)
+    assert card["signatures"]["score"]["inputs"] == {
+        "images": {"dtype": "uint8", "shape": [None, 8, 8, 3], "about": "images, 0 to 255"}
+    }
+    names = set(signatures) - {"serving_default"}
+    assert set(card["signatures"]) == names
+    seen = []
+    for record in tf.data.TFRecordDataset(str(out / "1" / warm_up.FILE)).as_numpy_iterator():
+        request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+        inputs = {name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()}
+        outputs = signatures[request.model_spec.signature_name](**inputs)
+        assert {len(output) for output in outputs.values()} == {1}
+        seen.append(request.model_spec.signature_name)
+    assert sorted(seen) == sorted(names)
 
 
 def test_errors_are_one_sentence(tmp_path, capsys):

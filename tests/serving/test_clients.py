@@ -22,10 +22,11 @@ from vq_keras.data.translation_data import Pairs
 from vq_keras.data.vocabulary import EOS, FILE, Vocabulary
 from vq_keras.errors import InputError
 from vq_keras.models.transformer import Transformer
+from vq_keras.text_signatures import text_signatures
 from vq_keras.training import runs
 from vq_keras.translation_client import Failure, GrpcModel, RestModel, TranslationStream, open_model, open_server
 from vq_keras.translation_client.failures import Refused
-from vq_keras.translation_signatures import searches, text_signatures
+from vq_keras.translation_signatures import searches
 
 pytestmark = [
     pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow writes and serves SavedModels"),

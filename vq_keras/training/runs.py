@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import zipfile
 from pathlib import Path
 
 import keras
@@ -12,7 +13,10 @@ from vq_keras.data.vocabulary import FILE, Vocabulary
 from vq_keras.errors import InputError
 from vq_keras.training.files import replace_file
 
-CONFIG, HISTORY, MODEL = "config.json", "history.csv", "model.keras"
+CONFIG, HISTORY, METRICS, MODEL = "config.json", "history.csv", "metrics.json", "model.keras"
+# Of a run's folder, in its configuration; one more whenever what is written now would be misread by what reads today:
+# Keras passes over arguments of a model that it does not know.
+FORMAT = 1
 
 
 def claim(run_dir, config):
@@ -27,6 +31,7 @@ def claim(run_dir, config):
             the folder cannot be made, or its configuration cannot be read.
     """
     path = Path(run_dir) / CONFIG
+    config = {"format": FORMAT, **config}
     if path.exists():
         there = load_config(run_dir)
         differing = [
@@ -63,19 +68,42 @@ def load_config(run_dir):
     """The configuration of a run, or of a preset.
 
     Raises:
-        InputError: where `run_dir` is no run's folder, or its configuration is damaged.
+        InputError: where `run_dir` is no run's folder, its configuration is damaged, or it is of another format.
     """
     run_dir = find(run_dir)
     path = run_dir / CONFIG
     try:
-        return json.loads(path.read_text())
+        config = json.loads(path.read_text())
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{run_dir} is neither a run directory (it has no {CONFIG}) nor one of the presets: "
             f"{', '.join(presets.names())}."
         ) from None
     except (OSError, ValueError):
-        raise InputError(f"{path} is damaged; start the run again in another directory.") from None
+        config = None
+    if not isinstance(config, dict):
+        raise InputError(f"{path} is damaged; start the run again in another directory.")
+    if config.setdefault("format", 1) != FORMAT:
+        raise InputError(
+            f"{run_dir} is of format {config['format']}, and this version of vq_keras knows format {FORMAT}: use the "
+            "version that trained it."
+        )
+    return config
+
+
+def load_metrics(run_dir) -> dict | None:
+    """The figures of a run at its end, or of a preset; None where it has none.
+
+    Raises:
+        InputError: where they are damaged.
+    """
+    path = find(run_dir) / METRICS
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        raise InputError(f"{path} is damaged; evaluate the run again, or remove the file.") from None
 
 
 def load_history(run_dir) -> list[dict[str, float]]:
@@ -173,5 +201,8 @@ def load_model(run_dir):
         raise InputError(f"{run_dir} has no {MODEL} yet: let its training end first.")
     try:
         return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{path} cannot be read ({type(error).__name__}); train the run again.") from error
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}): it is damaged, or of another version of vq_keras; use "
+            "the version that trained it, or train the run again."
+        ) from error

@@ -9,7 +9,7 @@ from vq_keras.translation import Translation
 from vq_keras.translation_client import retrying
 from vq_keras.translation_client.failures import Refused, Unavailable, Unusable
 
-# The outputs of the signatures of `vq_keras.translation_signatures.text_signatures`.
+# The outputs of the signatures of `vq_keras.text_signatures`.
 _OUTPUTS = {"translation": str, "score": (float, int), "truncated": bool}
 
 
