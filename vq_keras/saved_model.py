@@ -91,7 +91,10 @@ def write(directory, signatures: dict[str, Signature], resources=(), card: dict 
             os.rename(aside, version)
             flush_to_disk(directory)
     except (OSError, tf.errors.OpError) as error:
-        reason = error.strerror or error if isinstance(error, OSError) else error.message
+        if isinstance(error, OSError):
+            reason = error.strerror or error
+        else:  # "{{the operation}} the file; the reason [Op:its kind]".
+            reason = error.message.partition(" [Op:")[0].rpartition("; ")[2]
         raise InputError(f"{directory} cannot be written ({reason}); give another directory, or make room.") from error
     return version
 
