@@ -199,6 +199,6 @@ def _best(source, tokens, scores, judge):
         number, length = ops.shape(tokens)[1:]
         scores = judge.score(judge.encode(source), _ended(ops.reshape(tokens, (-1, length))))
         scores = ops.reshape(scores, (-1, number))
-    best = ops.argmax(scores, axis=1)[:, None]
+    best = ops.cast(ops.top_k(scores, 1)[1], "int32")
     tokens = ops.take_along_axis(tokens, best[..., None], axis=1)[:, 0]
     return {"tokens": tokens, "scores": ops.take_along_axis(scores, best, axis=1)[:, 0]}
