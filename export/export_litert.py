@@ -34,13 +34,11 @@ class Config:
 
 
 def export(config):
-    from vq_keras import litert_model, translation_signatures
+    from vq_keras import litert_model
     from vq_keras.training import runs
 
     model, vocabulary, settings = runs.load_translator(config.run_dir)
-    searches = translation_signatures.searches(model, config.beams, config.candidates)
-    # The default comes first, then the one with beams or candidates.
-    search = list(searches.values())[bool(config.beams or config.candidates)]
+    search = litert_model.search_of(model, config.beams, config.candidates)
     litert_model.write(config.out, search, vocabulary, settings["max_length"], config.quantize == "int8")
     print(f"LiteRT model: {config.out}, {config.out.stat().st_size / 1e6:.1f} MB; translate with it:\n\n{usage(config.out)}")
 

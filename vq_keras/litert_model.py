@@ -56,6 +56,25 @@ def write(path, search, vocabulary: Vocabulary, max_length: int, quantize: bool 
         raise InputError(f"{path} cannot be written ({error.strerror}); give another file.") from error
 
 
+def search_of(model, beams: int | None = None, candidates: int | None = None):
+    """The search of a model to write: greedy, or with so many beams or candidates.
+
+    Args:
+        model, beams, candidates: as of `vq_keras.translation_signatures.searches`.
+
+    Raises:
+        InputError: as `searches`.
+    """
+    from vq_keras.search import AutoregressiveSearch
+    from vq_keras.translation_signatures import searches
+
+    found = list(searches(model, beams, candidates).values())[bool(beams or candidates)]
+    if isinstance(found, AutoregressiveSearch):
+        # Each loop of each length has weights of its own in memory, in the order in which its kernels read them.
+        return AutoregressiveSearch(model, found.beams, stages=False)
+    return found
+
+
 def convert(signatures: dict, embedding, quantize: bool) -> bytes:
     """Functions of sources as a LiteRT model.
 

@@ -53,7 +53,9 @@ class TiedEmbedding(keras.layers.Layer):
     def _rows(self, ids):
         if self._codes is None:
             return ops.take(self.table, ids, axis=0)
-        return ops.cast(ops.take(self._codes, ids, axis=0), "float32") * ops.take(self._scales, ids, axis=0)
+        # Scales as the bits that they are, lest the converter round them to 8 bits, too.
+        scales = ops.view(ops.take(self._scales.view("int32"), ids, axis=0), "float32")
+        return ops.cast(ops.take(self._codes, ids, axis=0), "float32") * scales
 
     @contextlib.contextmanager
     def rounded(self):
