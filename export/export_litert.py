@@ -40,7 +40,8 @@ def export(config):
     model, vocabulary, settings = runs.load_translator(config.run_dir)
     search = litert_model.search_of(model, config.beams, config.candidates)
     litert_model.write(config.out, search, vocabulary, settings["max_length"], config.quantize == "int8")
-    print(f"LiteRT model: {config.out}, {config.out.stat().st_size / 1e6:.1f} MB; translate with it:\n\n{usage(config.out)}")
+    size = config.out.stat().st_size / 1e6
+    print(f"LiteRT model: {config.out}, {size:.1f} MB; translate with it:\n\n{usage(config.out)}")
 
 
 def usage(out):

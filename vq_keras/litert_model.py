@@ -127,13 +127,8 @@ def load(path, threads: int = 1) -> Translator:
         >>> load("exports/numbers.tflite").translate(["two books"])
         [Translation(text='zwei Bücher', score=-0.05, truncated=False)]
     """
-    path = Path(path)
     try:
-        from ai_edge_litert.interpreter import Interpreter
-    except ImportError as error:
-        raise InputError(f"LiteRT is not there ({error}): pip install 'vq_keras[litert]'.") from error
-    try:
-        content = path.read_bytes()
+        content = Path(path).read_bytes()
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             settings, proto = json.loads(archive.read(SETTINGS)), archive.read(FILE)
     except OSError as error:
@@ -142,19 +137,27 @@ def load(path, threads: int = 1) -> Translator:
         settings = None
     if settings is None or zlib.crc32(content[: settings["size"]]) != settings["crc"]:
         raise InputError(f"{path} is damaged, or not of export/export_litert.py: export the run again.")
-    # By its path: the weights of a file that is mapped are not copied.
-    search = LiteRTSearch(Interpreter(model_path=str(path), num_threads=threads))
-    return Translator(search, Vocabulary(proto), settings["max_length"])
+    return Translator(LiteRTSearch(path, threads), Vocabulary(proto), settings["max_length"])
 
 
 class LiteRTSearch:
-    """The search of a file, as those of `vq_keras.search`; one call at a time.
+    """What `convert` made of searches, to be called as those of `vq_keras.search`, by one thread at a time.
 
     Args:
-        interpreter: LiteRT's, of a model that `write` made.
+        path: the file.
+        threads: that work on a sentence.
+
+    Raises:
+        InputError: LiteRT is not installed.
     """
 
-    def __init__(self, interpreter):
+    def __init__(self, path, threads: int):
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise InputError(f"LiteRT is not there ({error}): pip install 'vq_keras[litert]'.") from error
+        # By its path, which maps the weights of the file instead of copying them.
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
         runners = [interpreter.get_signature_runner(name) for name in interpreter.get_signature_list()]
         self._runners = {runner.get_input_details()["source"]["shape"][1]: runner for runner in runners}
 
