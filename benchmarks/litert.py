@@ -115,7 +115,7 @@ def both_engines(name, model, function, config, folder):
     """The function as a SavedModel and in LiteRT, by name, engine and weights."""
 
     def translate(source):
-        return {"tokens": function(source), "scores": keras.ops.zeros((1,))}
+        return {"tokens": keras.ops.reshape(function(source), (1, -1)), "scores": keras.ops.zeros((1,))}
 
     served = Served(translate, (1, config.source_tokens), folder / f"{name}-served")
     systems = {(name, "SavedModel", "float32"): served.predict_on_batch}
