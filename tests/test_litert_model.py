@@ -6,7 +6,6 @@ import zipfile
 import keras
 import numpy as np
 import pytest
-from conftest import needs_tensorflow
 
 from vq_keras import litert_model
 from vq_keras.bottlenecks import VectorQuantizer
@@ -20,6 +19,12 @@ from vq_keras.translator import Translator
 
 pytest.importorskip("sentencepiece", reason="vocabularies are trained and run by SentencePiece")
 pytest.importorskip("ai_edge_litert", reason="the engine that the models are written for")
+
+pytestmark = [
+    pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow writes LiteRT models"),
+    pytest.mark.slow,
+    pytest.mark.xdist_group("litert"),  # One process makes the file that several tests share.
+]
 
 PAIRS = Pairs(["two books", "the old house"] * 3, ["zwei Bücher", "das alte Haus"] * 3)
 # Their products have 1,024 weights and more each: LiteRT leaves smaller ones in float32.
@@ -70,13 +75,9 @@ def written(folder, kind, vocabulary, quantize):
 
 @pytest.fixture(scope="module")
 def rounded(tmp_path_factory, vocabulary):
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("TensorFlow writes LiteRT models")
     return written(tmp_path_factory.mktemp("rounded"), "ctc", vocabulary, quantize=True)
 
 
-@needs_tensorflow
-@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_in_float32_ids_are_those_of_the_keras_model_for_all_lengths(tmp_path, vocabulary, kind):
     expected, found, _ = written(tmp_path, kind, vocabulary, quantize=False)
@@ -155,13 +156,9 @@ def test_a_damaged_or_foreign_file_is_told_of(tmp_path, rounded, monkeypatch):
         litert_model.load(rounded[2])
 
 
-def test_what_cannot_be_written_is_told_of(tmp_path, vocabulary, monkeypatch):
+def test_a_file_that_cannot_be_written_is_told_of(tmp_path, vocabulary, monkeypatch):
     search = litert_model.search_of(made("greedy", vocabulary.size)[0])
-    if keras.backend.backend() != "tensorflow":
-        with pytest.raises(InputError, match="LiteRT models are written by TensorFlow, not by jax: set KERAS_BACKEND="):
-            litert_model.write(tmp_path / "model.tflite", search, vocabulary, MAX_LENGTH)
-        return
     (tmp_path / "file").touch()
-    monkeypatch.setattr(litert_model, "convert", lambda *_: b"model")
+    monkeypatch.setattr(litert_model, "convert", lambda *_: b"model")  # It takes long, and comes before.
     with pytest.raises(InputError, match="cannot be written"):
         litert_model.write(tmp_path / "file" / "model.tflite", search, vocabulary, MAX_LENGTH)

@@ -59,4 +59,7 @@ def test_errors_are_one_sentence(tmp_path, capsys, run):
     assert f"error: {tmp_path} is neither a run directory (it has no config.json) nor" in capsys.readouterr().err
     assert export_litert.main([str(tmp_path / "run"), str(out), "--candidates", "3"]) == 2
     assert capsys.readouterr().err == "error: a Transformer has no candidates to choose from: give beams.\n"
+    if keras.backend.backend() != "tensorflow":
+        assert export_litert.main([str(tmp_path / "run"), str(out)]) == 2
+        assert "error: LiteRT models are written by TensorFlow, not by jax: set KERAS_" in capsys.readouterr().err
     assert not out.exists()
