@@ -33,6 +33,7 @@ from vq_keras.models.transformer import Transformer
 from vq_keras.training import runs
 from vq_keras.training.files import replace_file
 from vq_keras.translation_quality import quality
+from vq_keras.translation_signatures import searches
 from vq_keras.translator import Translator
 
 WEIGHTS = ("float32", "int8")
@@ -135,10 +136,11 @@ def trained(config: Config, folder) -> list[dict]:
     for name in config.runs:
         model, vocabulary, settings = runs.load_translator(name)
         rest = (vocabulary, settings["max_length"])
-        served = Served(litert_model.search_of(model), (None, None), folder / name)
+        stem = pathlib.Path(name).name  # A run is a path.
+        served = Served(searches(model)["translate"], (None, None), folder / stem)
         translators[name, "SavedModel", "float32"] = Translator(served, *rest)
         for weights in WEIGHTS:
-            path = folder / f"{name}-{weights}.tflite"
+            path = folder / f"{stem}-{weights}.tflite"
             litert_model.write(path, litert_model.search_of(model), *rest, quantize=weights == "int8")
             translators[name, "LiteRT", weights] = litert_model.load(path, config.threads)
     some = [[sentence] for sentence in pairs.sources[: config.timed]]
