@@ -111,7 +111,7 @@ def latents_of(model, length):
     return search
 
 
-def engine_of(model, length, beams, directory):
+def engine_of(model, length, beams, directory, compute_type="default"):
     """CTranslate2's engine with the model's weights, or None where it is not installed."""
     try:
         import ctranslate2
@@ -123,7 +123,7 @@ def engine_of(model, length, beams, directory):
     if not path.exists():
         ctranslate2_model.write(path, model, _Numbers(model.vocabulary_size))
     threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count()))
-    translator = ctranslate2.Translator(str(path), inter_threads=1, intra_threads=threads)
+    translator = ctranslate2.Translator(str(path), inter_threads=1, intra_threads=threads, compute_type=compute_type)
 
     def search(source):
         rows = [[str(token) for token in row[:-1]] for row in source]

@@ -20,6 +20,8 @@ class AutoregressiveSearch(keras.Model):
         beams: 1 takes the likeliest token each time; more search with so many open sentences.
         length_penalty: of the beam search, as `generation.beam_search` has it. 0.6 and 4 beams are those of Vaswani
             et al. 2017.
+        stages: whether the cache grows on the way (`generation.stages`), which is quicker, but has the loop three times
+            in the graph.
 
     Shapes:
         input: source ids int32 (batch, n), each row ending in EOS and padded with 0. Output {"tokens": int32
@@ -35,20 +37,21 @@ class AutoregressiveSearch(keras.Model):
         >>> search.predict_on_batch(source)["tokens"]
     """
 
-    def __init__(self, model, beams: int = 1, length_penalty: float = 0.6, **kwargs):
+    def __init__(self, model, beams: int = 1, length_penalty: float = 0.6, stages: bool = True, **kwargs):
         super().__init__(**kwargs)
         if beams < 1:
             raise InputError(f"beams is {beams}; give at least 1.")
         self.model = model
         self.beams = beams
         self.length_penalty = length_penalty
+        self.stages = stages
 
     def call(self, source):
         rows, length = ops.shape(source)[0], ops.shape(source)[1] + MORE_TOKENS
         lengths = _lengths(source) + MORE_TOKENS
         context = self.model.encode(source)
-        cache = self.model.init_cache(rows * self.beams, 0)
-        bounds = {"end": EOS, "lengths": lengths, "grow": self.model.grow_cache}
+        cache = self.model.init_cache(rows * self.beams, 0 if self.stages else length)
+        bounds = {"end": EOS, "lengths": lengths, "grow": self.model.grow_cache if self.stages else None}
         start = ops.full((rows,), EOS, dtype="int32")
 
         def step(previous, position, cache):
@@ -201,6 +204,6 @@ def _best(source, tokens, scores, judge):
         number, length = ops.shape(tokens)[1:]
         scores = judge.score(judge.encode(source), _ended(ops.reshape(tokens, (-1, length))))
         scores = ops.reshape(scores, (-1, number))
-    best = ops.argmax(scores, axis=1)[:, None]
+    best = ops.cast(ops.top_k(scores, 1)[1], "int32")
     tokens = ops.take_along_axis(tokens, best[..., None], axis=1)[:, 0]
     return {"tokens": tokens, "scores": ops.take_along_axis(scores, best, axis=1)[:, 0]}

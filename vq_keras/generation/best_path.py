@@ -24,9 +24,10 @@ def best_path(logits, present, end: int, blank: int = 0):
         >>> logits = ops.log([[[0.1, 0.1, 0.8], [0.1, 0.1, 0.8], [0.8, 0.1, 0.1], [0.1, 0.1, 0.8]]])
         >>> best_path(logits, ops.ones((1, 4), "bool"), end=1)  # [[2, 2, 0, 0]] and [log(0.8 ^ 4)]
     """
-    best = ops.max(logits, axis=-1, keepdims=True)
+    # Not argmax, as in `parallel`.
+    best, labels = ops.top_k(logits, 1)
     log_probs = ops.where(present, (best - log_normalizer(logits, best))[..., 0], 0.0)
-    labels = ops.where(present, ops.cast(ops.argmax(logits, axis=-1), "int32"), blank)
+    labels = ops.where(present, ops.cast(labels[..., 0], "int32"), blank)
     before = ops.pad(labels[:, :-1], [[0, 0], [1, 0]], constant_values=blank)
     kept = ops.logical_and(ops.not_equal(labels, blank), ops.not_equal(labels, before))
     is_end = ops.cast(ops.logical_and(kept, ops.equal(labels, end)), "int32")

@@ -21,8 +21,9 @@ def parallel(logits, present, end: int):
         >>> logits = ops.log([[[0.1, 0.1, 0.8], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]]])
         >>> parallel(logits, ops.ones((1, 3), "bool"), end=1)  # [[2, 1, 0]] and [log(0.4)]
     """
-    best = ops.max(logits, axis=-1, keepdims=True)
-    codes = ops.cast(ops.argmax(logits, axis=-1), "int32")
+    # Not argmax: keras.ops goes through the logits five times for it, which is a tenth of a translation.
+    best, codes = ops.top_k(logits, 1)
+    codes = ops.cast(codes[..., 0], "int32")
     is_end = ops.cast(ops.equal(codes, end), "int32")
     kept = ops.logical_and(present, ops.cumsum(is_end, axis=1) - is_end == 0)
     log_probs = (best - log_normalizer(logits, best))[..., 0]

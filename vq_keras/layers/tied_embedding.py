@@ -1,6 +1,9 @@
 """One table for the embeddings of ids and for the logits over them."""
 
+import contextlib
+
 import keras
+import numpy as np
 from keras import ops
 
 
@@ -30,6 +33,7 @@ class TiedEmbedding(keras.layers.Layer):
         super().__init__(**kwargs)
         self.vocabulary_size = vocabulary_size
         self.dim = dim
+        self._codes = self._scales = None
 
     def build(self, input_shape=None):
         initializer = keras.initializers.RandomNormal(stddev=self.dim**-0.5)
@@ -44,7 +48,35 @@ class TiedEmbedding(keras.layers.Layer):
     def call(self, inputs, reverse=False):
         if reverse:
             return ops.matmul(ops.cast(inputs, "float32"), ops.transpose(self.table))
-        return ops.cast(ops.take(self.table, inputs, axis=0) * self.dim**0.5, self.compute_dtype)
+        return ops.cast(self._rows(inputs) * self.dim**0.5, self.compute_dtype)
+
+    def _rows(self, ids):
+        if self._codes is None:
+            return ops.take(self.table, ids, axis=0)
+        # Scales as the bits that they are, lest the converter round them to 8 bits, too.
+        scales = ops.view(ops.take(self._scales.view("int32"), ids, axis=0), "float32")
+        return ops.cast(ops.take(self._codes, ids, axis=0), "float32") * scales
+
+    @contextlib.contextmanager
+    def rounded(self):
+        """Rounds the table to a scale for each row times integers of -127 to 127, for as long as the context lasts.
+
+        What is traced meanwhile looks ids up among those integers, int8. A converter that makes int8 of the weights of
+        products, a scale a row, comes to the same integers for the logits, so that a file holds the table once.
+
+        Example:
+            >>> with embedding.rounded():
+            ...     embedding(ops.array([5]))  # at most a 254th of the row's largest number away, times sqrt(dim)
+        """
+        exact = ops.convert_to_numpy(self.table)
+        self._scales = np.maximum(np.abs(exact).max(axis=1, keepdims=True), np.finfo("float32").tiny) / np.float32(127)
+        self._codes = np.round(exact / self._scales).astype("int8")
+        self.table.assign(self._codes * self._scales)
+        try:
+            yield
+        finally:
+            self._codes = self._scales = None
+            self.table.assign(exact)
 
     def get_config(self):
         return {**super().get_config(), "vocabulary_size": self.vocabulary_size, "dim": self.dim}

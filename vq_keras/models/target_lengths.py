@@ -141,7 +141,7 @@ class FertilityPredictor(keras.layers.Layer):
             translation be empty.
         """
         log_probs = ops.log_softmax(self.to_logits(memory))
-        fertilities = ops.cast(ops.argmax(log_probs, axis=-1), "int32")[..., None]
+        fertilities = ops.cast(ops.top_k(log_probs, 1)[1], "int32")
         if number > 1:
             table = np.random.default_rng(seed).random((_DRAWN_POSITIONS, number - 1)).astype("float32")
             positions = ops.arange(ops.shape(source)[1], dtype="int32") % _DRAWN_POSITIONS

@@ -1,0 +1,208 @@
+"""Translators in LiteRT, float32 and int8, against SavedModels and CTranslate2: latency, and the same translations.
+
+First untrained models of d = 512 and 32,000 tokens, as in benchmarks/translation.py: all write the same number of
+tokens from the same source, whatever their weights say. Then, with `--source` and `--reference`, trained ones on a test
+set: how many translations are not those of the SavedModel, BLEU, and the latency of a sentence, tokenised. Batches are
+one sentence. In each round every system is called once, so that what else the machine does hits all alike.
+
+    python benchmarks/litert.py --source test_2016_flickr.en.gz --reference test_2016_flickr.de.gz --json litert.json
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import platform
+import statistics
+import tempfile
+import time
+
+import keras
+import numpy as np
+import rich.console
+import rich.progress
+import rich.table
+import tyro
+from translation import AUTOREGRESSIVE, LATENT, NUM_CODES, SIZES, engine_of, latents_of, search_of
+
+from vq_keras import bottlenecks, litert_model
+from vq_keras.data import parallel_text
+from vq_keras.data.vocabulary import EOS
+from vq_keras.models.latent_transformer import LatentTransformer
+from vq_keras.models.transformer import Transformer
+from vq_keras.training import runs
+from vq_keras.training.files import replace_file
+from vq_keras.translation_quality import quality
+from vq_keras.translation_signatures import searches
+from vq_keras.translator import Translator
+
+WEIGHTS = ("float32", "int8")
+
+
+@dataclasses.dataclass
+class Config:
+    """What to measure."""
+
+    teachers: tuple[str, ...] = ("12+1",)
+    """Untrained autoregressive models, by their names in benchmarks/translation.py."""
+    latent: tuple[str, ...] = (
+        "latent 6+6+6, n_c = 3 (roy2018)",
+        "latent 12+1+2, n_c = 3",
+        "latent 12+1+2, n_c = 3, ctc",
+    )
+    """Untrained latent Transformers, likewise."""
+    source_tokens: int = 25
+    """Tokens of their source."""
+    target_tokens: int = 32
+    """Tokens of their target."""
+    vocabulary_size: int = 32_000
+    """Tokens in their vocabulary."""
+    repeats: int = 20
+    """Timed rounds; the tables have medians."""
+    runs: tuple[str, ...] = ("multi30k-en-de-latent", "multi30k-en-de-teacher")
+    """Trained models: folders of runs, or presets."""
+    source: pathlib.Path | None = None
+    """Test set of the trained ones, a sentence a line, plain or gzip."""
+    reference: pathlib.Path | None = None
+    """Its translations."""
+    timed: int = 100
+    """Sentences of it that are timed."""
+    threads: int = 1
+    """Of each engine."""
+    seed: int = 0
+    """Of weights and source."""
+    json: pathlib.Path | None = None
+    """Where to write the results as JSON, if anywhere."""
+
+
+class Served:
+    """A function of sources after a round trip through a SavedModel."""
+
+    def __init__(self, function, shape, folder):
+        import tensorflow as tf
+
+        archive = keras.export.ExportArchive()
+        archive.add_endpoint("translate", function, [tf.TensorSpec(shape, "int32", name="source")])
+        archive.write_out(str(folder), verbose=False)
+        self._loaded = tf.saved_model.load(str(folder))
+
+    def predict_on_batch(self, source):
+        found = self._loaded.signatures["translate"](source=keras.ops.convert_to_tensor(source))
+        return {name: value.numpy() for name, value in found.items()}
+
+
+def untrained(config: Config, folder) -> list[dict]:
+    """A row for each system: milliseconds of a call."""
+    keras.utils.set_random_seed(config.seed)
+    systems = {}
+    for name in config.teachers:
+        model = Transformer(config.vocabulary_size, *AUTOREGRESSIVE[name], **SIZES)
+        systems |= both_engines(name, model, search_of(model, config.target_tokens, beams=1), config, folder)
+        for weights in WEIGHTS:
+            engine = engine_of(model, config.target_tokens, 1, folder, weights)
+            if engine:
+                systems[name, "CTranslate2", weights] = engine
+    for name in config.latent:
+        *layers, steps, decoder = LATENT[name]
+        bottleneck = bottlenecks.VectorQuantizer(NUM_CODES, initializer="normal")
+        model = LatentTransformer(config.vocabulary_size, bottleneck, steps, *layers, decoder=decoder, **SIZES)
+        systems |= both_engines(name, model, latents_of(model, config.target_tokens), config, folder)
+    source = np.random.default_rng(config.seed).integers(3, config.vocabulary_size, (1, config.source_tokens))
+    source[:, -1] = EOS
+    return timed(systems, [source.astype("int32")] * config.repeats)
+
+
+def both_engines(name, model, function, config, folder):
+    """The function as a SavedModel and in LiteRT, by name, engine and weights."""
+
+    def translate(source):
+        return {"tokens": keras.ops.reshape(function(source), (1, -1)), "scores": keras.ops.zeros((1,))}
+
+    served = Served(translate, (1, config.source_tokens), folder / f"{name}-served")
+    systems = {(name, "SavedModel", "float32"): served.predict_on_batch}
+    for weights in WEIGHTS:
+        path = folder / f"{name}-{weights}.tflite"
+        signatures = {"translate": (translate, config.source_tokens)}
+        path.write_bytes(litert_model.convert(signatures, model.embedding, weights == "int8"))
+        search = litert_model.LiteRTSearch(path, config.threads)
+        systems[name, "LiteRT", weights] = search.predict_on_batch
+    return systems
+
+
+def trained(config: Config, folder) -> list[dict]:
+    """A row for each system, with BLEU and the number of translations that are not those of the SavedModel."""
+    pairs = parallel_text.read(config.source, config.reference)
+    translators = {}
+    for name in config.runs:
+        model, vocabulary, settings = runs.load_translator(name)
+        rest = (vocabulary, settings["max_length"])
+        stem = pathlib.Path(name).name  # A run is a path.
+        served = Served(searches(model)["translate"], (None, None), folder / stem)
+        translators[name, "SavedModel", "float32"] = Translator(served, *rest)
+        for weights in WEIGHTS:
+            path = folder / f"{stem}-{weights}.tflite"
+            litert_model.write(path, litert_model.search_of(model), *rest, quantize=weights == "int8")
+            translators[name, "LiteRT", weights] = litert_model.load(path, config.threads)
+    some = [[sentence] for sentence in pairs.sources[: config.timed]]
+    rows = timed({key: each.translate for key, each in translators.items()}, some)
+    texts = {key: [each.text for each in translators[key].translate(pairs.sources)] for key in translators}
+    for row, (key, found) in zip(rows, texts.items(), strict=True):
+        expected = texts[key[0], "SavedModel", "float32"]
+        row["other"] = sum(a != b for a, b in zip(found, expected, strict=True))
+        row["bleu"] = quality(found, pairs.targets)["bleu"]
+        row["sentences"] = len(found)
+    return rows
+
+
+def timed(systems, inputs) -> list[dict]:
+    """A row for each system, by name, engine and weights, of its calls with the inputs."""
+    seconds = {key: [] for key in systems}
+    # The first two calls compile and settle.
+    for each in rich.progress.track([*inputs[:2], *inputs], "timing", transient=True):
+        for key, system in systems.items():
+            start = time.perf_counter()
+            system(each)
+            seconds[key].append(1e3 * (time.perf_counter() - start))
+    return [
+        {"system": name, "engine": engine, "weights": weights, "ms": statistics.median(each[2:]), "ms_all": each[2:]}
+        for (name, engine, weights), each in seconds.items()
+    ]
+
+
+def table(title: str, rows: list[dict]) -> rich.table.Table:
+    """Ratios are to the SavedModel of the same model, and to the quickest autoregressive system."""
+    out = rich.table.Table(title=f"{title}: {platform.machine()}, {os.cpu_count()} cores, medians")
+    columns = ("system", "engine", "weights", "ms", "x SavedModel", "x best AR", "other translations", "BLEU")
+    for column in columns:
+        out.add_column(column, justify="left" if column in columns[:3] else "right")
+    own = {row["system"]: row["ms"] for row in rows if row["engine"] == "SavedModel"}
+    best = min((row["ms"] for row in rows if row["system"] in AUTOREGRESSIVE), default=None)
+    for row in rows:
+        cells = [row["system"], row["engine"], row["weights"], f"{row['ms']:.1f}"]
+        cells += [f"{own[row['system']] / row['ms']:.2f}", f"{best / row['ms']:.2f}" if best else ""]
+        if "bleu" in row:
+            cells += [f"{row['other']} of {row['sentences']}", f"{row['bleu']:.2f}"]
+        out.add_row(*cells)
+    return out
+
+
+def main(args: list[str] | None = None) -> dict[str, list[dict]]:
+    config = tyro.cli(Config, args=args, description=__doc__)
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(config.threads)
+    os.environ["OMP_NUM_THREADS"] = str(config.threads)  # What `engine_of` gives its engine.
+    results = {}
+    for name, measure in (("untrained", untrained), ("trained", trained)):
+        if name == "trained" and config.source is None:
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            results[name] = measure(config, pathlib.Path(folder))
+        rich.console.Console(width=140).print(table(name, results[name]))
+    if config.json:
+        replace_file(config.json, (json.dumps(results, indent=2) + "\n").encode())
+    return results
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""A translator in one .tflite file, which LiteRT runs on CPUs and devices without TensorFlow."""
+
+import contextlib
+import io
+import json
+import tempfile
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from vq_keras.data.vocabulary import FILE, PAD, Vocabulary
+from vq_keras.errors import InputError
+from vq_keras.training.files import replace_file
+from vq_keras.translator import Translator
+
+SETTINGS = "translator.json"
+# A source takes the graph of the shortest length that holds it: the greatest, half of it, a quarter, an eighth.
+PARTS = (8, 4, 2, 1)
+
+
+def write(path, search, vocabulary: Vocabulary, max_length: int, quantize: bool = True) -> None:
+    """Writes a search with its model, its vocabulary and its greatest length as one file, which `load` reads.
+
+    The file is a LiteRT (TensorFlow Lite) model of builtin operations with a signature for each of four lengths of
+    sources, which share the weights: its kernels are for shapes that are known beforehand. Behind the model stands a
+    zip archive of what belongs to it, as TensorFlow Lite's own metadata does, so that `unzip` finds the vocabulary.
+
+    Args:
+        path: the file, which is replaced where there is one.
+        search: of `vq_keras.search`.
+        vocabulary: that of the model.
+        max_length: the ids of the longest source, EOS among them.
+        quantize: 8 bits for the weights, with a scale for each output, and for what they are multiplied with, with a
+            scale for each row of it that is found on the fly ("dynamic range"); else float32.
+
+    Raises:
+        InputError: on another backend than TensorFlow, or where the file cannot be written.
+
+    Example:
+        >>> write("exports/numbers.tflite", LatentSearch(model), vocabulary, max_length=100)
+        >>> load("exports/numbers.tflite").translate(["two books"])
+        [Translation(text='zwei Bücher', score=-0.05, truncated=False)]
+    """
+    lengths = sorted({max(2, -(-max_length // part)) for part in PARTS})
+    signatures = {f"translate_{length}": (search, length) for length in lengths}
+    model = convert(signatures, search.model.embedding, quantize)
+    content = io.BytesIO(model)
+    with zipfile.ZipFile(content, "a") as archive:
+        archive.writestr(FILE, vocabulary.proto)
+        archive.writestr(SETTINGS, json.dumps({"max_length": max_length, "size": len(model), "crc": zlib.crc32(model)}))
+    try:
+        replace_file(path, content.getvalue())
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}); give another file.") from error
+
+
+def search_of(model, beams: int | None = None, candidates: int | None = None):
+    """The search of a model to write: greedy, or with so many beams or candidates.
+
+    Args:
+        model, beams, candidates: as of `vq_keras.translation_signatures.searches`.
+
+    Raises:
+        InputError: as `searches`.
+    """
+    from vq_keras.search import AutoregressiveSearch
+    from vq_keras.translation_signatures import searches
+
+    found = list(searches(model, beams, candidates).values())[bool(beams or candidates)]
+    if isinstance(found, AutoregressiveSearch):
+        # Each loop of each length has weights of its own in memory, in the order in which its kernels read them.
+        return AutoregressiveSearch(model, found.beams, stages=False)
+    return found
+
+
+def convert(signatures: dict, embedding, quantize: bool) -> bytes:
+    """Functions of sources as a LiteRT model.
+
+    Args:
+        signatures: by name, a function of source ids int32 (1, n) that returns a dictionary of tensors, and n.
+        embedding: the `TiedEmbedding` that they use.
+        quantize: as of `write`.
+
+    Returns:
+        The bytes of a .tflite file.
+
+    Raises:
+        InputError: on another backend than TensorFlow.
+    """
+    import keras
+
+    if keras.backend.backend() != "tensorflow":
+        raise InputError(
+            f"LiteRT models are written by TensorFlow, not by {keras.backend.backend()}: set KERAS_BACKEND=tensorflow; "
+            "a model.keras that was trained on another backend loads there."
+        )
+    import tensorflow as tf
+
+    # The converter would write a table of lookups and logits twice: an integer has a scale of its table, or of its row.
+    with tempfile.TemporaryDirectory() as folder, embedding.rounded() if quantize else contextlib.nullcontext():
+        archive = keras.export.ExportArchive()
+        for name, (function, length) in signatures.items():
+            archive.add_endpoint(name, function, [tf.TensorSpec((1, length), "int32", name="source")])
+        archive.write_out(folder, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
+        if quantize:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        return converter.convert()
+
+
+def load(path, threads: int = 1) -> Translator:
+    """The translator of a file that `write` made.
+
+    Args:
+        path: the file.
+        threads: that work on a sentence.
+
+    Returns:
+        a translator whose search takes sentences one by one: LiteRT has no more speed for several at once.
+
+    Raises:
+        InputError: LiteRT is not installed; the file is missing, damaged or another one.
+
+    Example:
+        >>> load("exports/numbers.tflite").translate(["two books"])
+        [Translation(text='zwei Bücher', score=-0.05, truncated=False)]
+    """
+    try:
+        content = Path(path).read_bytes()
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            settings, proto = json.loads(archive.read(SETTINGS)), archive.read(FILE)
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
+    except (zipfile.BadZipFile, KeyError):
+        settings = None
+    if settings is None or zlib.crc32(content[: settings["size"]]) != settings["crc"]:
+        raise InputError(f"{path} is damaged, or not of export/export_litert.py: export the run again.")
+    return Translator(LiteRTSearch(path, threads), Vocabulary(proto), settings["max_length"])
+
+
+class LiteRTSearch:
+    """What `convert` made of searches, to be called as those of `vq_keras.search`, by one thread at a time.
+
+    Args:
+        path: the file.
+        threads: that work on a sentence.
+
+    Raises:
+        InputError: LiteRT is not installed.
+    """
+
+    def __init__(self, path, threads: int):
+        try:
+            from ai_edge_litert.interpreter import Interpreter
+        except ImportError as error:
+            raise InputError(f"LiteRT is not there ({error}): pip install 'vq_keras[litert]'.") from error
+        # By its path, which maps the weights of the file instead of copying them.
+        interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        runners = [interpreter.get_signature_runner(name) for name in interpreter.get_signature_list()]
+        self._runners = {runner.get_input_details()["source"]["shape"][1]: runner for runner in runners}
+
+    def predict_on_batch(self, source) -> dict[str, np.ndarray]:
+        """Source ids int32 (batch, n) -> {"tokens": int32 (batch, m), "scores": float32 (batch,)}.
+
+        Rows end in EOS and are padded with 0. One that has nothing before EOS, with which a `Translator` fills its
+        batches up, has no tokens and the score 0.
+        """
+        found = [self._translated(row[row != PAD]) for row in np.asarray(source, "int32")]
+        tokens = np.zeros((len(found), max(len(row) for row, _ in found)), "int32")
+        for place, (row, _) in zip(tokens, found, strict=True):
+            place[: len(row)] = row
+        return {"tokens": tokens, "scores": np.array([score for _, score in found], "float32")}
+
+    def _translated(self, ids):
+        if len(ids) < 2:
+            return ids[:0], 0.0
+        length = min(each for each in self._runners if each >= len(ids))
+        source = np.pad(ids, (0, length - len(ids)))[None]
+        found = self._runners[length](source=source)
+        return found["tokens"][0], found["scores"][0]
