@@ -15,10 +15,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 import keras
 import pytest
 
-needs_tensorflow = pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow", reason="exports and tf.data pipelines run on the TensorFlow backend"
-)
-
 
 @pytest.fixture(autouse=True)
 def same_random_numbers():

@@ -2,7 +2,6 @@
 
 import keras
 import pytest
-from conftest import needs_tensorflow
 
 from export import export_litert
 from vq_keras.data.translation_data import Pairs
@@ -14,6 +13,8 @@ from vq_keras.translator import Translator
 
 pytest.importorskip("sentencepiece", reason="vocabularies are trained and run by SentencePiece")
 pytest.importorskip("ai_edge_litert", reason="the engine that the models are written for")
+
+needs_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow writes LiteRT models")
 
 PAIRS = Pairs(["two books", "the old house"] * 3, ["zwei Bücher", "das alte Haus"] * 3)
 SIZES = {"hidden_dim": 16, "num_heads": 2, "feed_forward_dim": 24}
