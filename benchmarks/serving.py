@@ -54,7 +54,7 @@ class Config:
     repeats: int = 3
     """Rounds; throughput is the median of them, latencies are of all their requests."""
     memory_requests: int = 0
-    """Requests of one sentence, of each system, over which memory is watched; 0 to leave it out."""
+    """Requests of one sentence, of the latent Transformer, over which memory is watched; 0 to leave it out."""
     json: pathlib.Path | None = None
     """Where to write the results as JSON, if anywhere."""
 
@@ -147,15 +147,13 @@ def overheads(ids, repeats):
     return found
 
 
-def memory(config, systems, sentences):
-    """The process's largest memory so far, in MB, after each twentieth of the requests of each system."""
-    found = {}
-    for name, system in systems.items():
-        found[name] = []
-        for number in rich.progress.track(range(config.memory_requests), f"memory, {name}", transient=True):
-            system.translate([sentences[number % len(sentences)]])
-            if (number + 1) % max(1, config.memory_requests // 20) == 0:
-                found[name].append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+def memory(config, system, sentences):
+    """The process's largest memory so far, in MB, after each twentieth of the requests."""
+    found = []
+    for number in rich.progress.track(range(config.memory_requests), "memory", transient=True):
+        system.translate([sentences[number % len(sentences)]])
+        if (number + 1) % max(1, config.memory_requests // 20) == 0:
+            found.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return found
 
 
@@ -179,9 +177,9 @@ def tables(figures):
         costs.add_row(name, f"{row['function_ms']:.2f}", f"{row['signature_ms']:.2f}", f"{more:.1f}")
     yield costs
     if figures["memory_mb"]:
-        watched = rich.table.Table("system", "largest memory after a twentieth of the requests, MB", "half", "all")
-        for name, values in figures["memory_mb"].items():
-            watched.add_row(name, *(f"{values[i]:.0f}" for i in (0, len(values) // 2, -1)))
+        values = figures["memory_mb"]
+        watched = rich.table.Table("largest memory, MB, after 1/20 of the requests", "half", "all")
+        watched.add_row(*(f"{values[i]:.0f}" for i in (0, len(values) // 2 - 1, -1)))
         yield watched
 
 
@@ -193,7 +191,7 @@ def main(args: list[str] | None = None) -> dict:
         figures = {
             "throughput": throughput(config, texts, sentences),
             "overheads": overheads(ids, config.repeats),
-            "memory_mb": memory(config, texts, sentences),
+            "memory_mb": memory(config, texts["latent"], sentences),
         }
     for each in tables(figures):
         rich.console.Console().print(each)
