@@ -45,7 +45,7 @@ class ImageAutoencoder(keras.Model):
         image_shape: (height, width, channels); height and width multiples of 4.
         architecture: a name of `vq_keras.models.architectures`.
         likelihood: a name of `vq_keras.likelihoods`, or a `Likelihood`.
-        latent_predictor: None, or an `ImageTransformer` for this field of codes.
+        latent_predictor: None, or a `LatentPredictor` without classes for this field of codes.
         predictor_weight: weight of nll_z in the loss.
 
     Raises:
@@ -162,7 +162,7 @@ class ImageAutoencoder(keras.Model):
         """This model, its weights included, with a latent predictor that was trained afterwards on its codes.
 
         Args:
-            latent_predictor: an `ImageTransformer` for this field of codes.
+            latent_predictor: a `LatentPredictor` without classes for this field of codes.
 
         Returns:
             A new `ImageAutoencoder`.
