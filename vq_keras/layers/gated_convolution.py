@@ -28,7 +28,7 @@ class GatedConvolution(keras.layers.Layer):
         )
         self.convolution.build((None, None, None, dim))
         if condition_shape is not None:
-            # The bias stands here: TensorFlow 2.20 prints an error when it cannot fuse one and a sum into a convolution.
+            # The bias stands here: TensorFlow 2.20 tries to fuse one into the sum and prints an error when it cannot.
             self.project_condition = keras.layers.Dense(2 * dim, dtype=self.dtype_policy, name="project_condition")
             self.project_condition.build(condition_shape)
 

@@ -29,8 +29,8 @@ class PixelCNN(LatentPredictor):
     above of 1 + L (n // 2), left 1 + L (n // 2), for L layers and kernels of n. There is no blind spot.
 
     Where a position has several latents (the last axes of `code_shape`) they are embedded by tables of their own, whose
-    sum the stacks read, and drawn one after the other: the output layer gives each of them a vector of its own, to which
-    gated convolutions over the latents before it at the same position add theirs.
+    sum the stacks read, and drawn one after the other: of the stacks' output each of them gets a vector of its own, to
+    which gated convolutions over the latents before it at the same position add theirs.
 
     Departures from the paper: the first layer's kernel reaches one row and column further, as it is shifted and not
     masked; the vertical stack has the class before its features go to the horizontal one (see `VerticalConvolution`);
