@@ -1,7 +1,7 @@
 """Cached sampling of a field of codes against the loop without a cache.
 
-Draws 640 codes for each of a batch of images from an untrained Image Transformer, twice: with the cache of
-`ImageTransformer.step`, which evaluates the predictor at one position for each code, and with a whole forward pass
+Draws 640 codes for each of a batch of images from an untrained Image Transformer and an untrained PixelCNN, each twice:
+with the cache of `step`, which evaluates the predictor at one position for each code, and with a whole forward pass
 over all 640 positions for each code. Both loops are `vq_keras.generation.sample`, both compiled to one graph
 (`tf.function` on TensorFlow, `jax.jit` on JAX), and both draw from the same numbers.
 
@@ -28,14 +28,20 @@ import tyro
 from keras import ops
 
 from vq_keras import generation
-from vq_keras.priors import ImageTransformer
+from vq_keras.priors import ImageTransformer, PixelCNN
 from vq_keras.training.files import replace_file
 
 CODE_SHAPE = (8, 8, 10)
 NUM_CODES = 256
 PRESETS = {
-    "small": {"hidden_dim": 64, "num_heads": 4, "feed_forward_dim": 256, "block_length": 64},
-    "full": {"hidden_dim": 512, "num_heads": 8, "feed_forward_dim": 2048, "block_length": 256},
+    "small": {
+        ImageTransformer: {"hidden_dim": 64, "num_heads": 4, "feed_forward_dim": 256, "block_length": 64},
+        PixelCNN: {"hidden_dim": 64},
+    },
+    "full": {
+        ImageTransformer: {"hidden_dim": 512, "num_heads": 8, "feed_forward_dim": 2048, "block_length": 256},
+        PixelCNN: {"hidden_dim": 512},
+    },
 }
 
 
@@ -44,7 +50,7 @@ class Config:
     """What to measure."""
 
     preset: Literal["small", "full"] = "small"
-    """Size of the predictor, six layers in both: hidden 64 and blocks of 64, or hidden 512 and blocks of 256."""
+    """Size of the predictors, six layers in both: hidden 64 and blocks of 64, or hidden 512 and blocks of 256."""
     batch: int = 16
     """Images that are sampled together."""
     repeats: int = 3
@@ -95,9 +101,27 @@ def measure(config: Config) -> dict:
     keras.utils.set_random_seed(config.seed)
     length = int(np.prod(CODE_SHAPE))
     measured = min(config.uncached_codes, length)
-    predictor = ImageTransformer(CODE_SHAPE, NUM_CODES, num_layers=6, **PRESETS[config.preset])
-    uniforms = np.random.default_rng(config.seed).random((config.batch, length), dtype="float32")
+    return {
+        "preset": config.preset,
+        "backend": keras.backend.backend(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "batch": config.batch,
+        "codes": length,
+        "repeats": config.repeats,
+        "uncached_codes_measured": measured,
+        "uncached_is_extrapolated": measured < length,
+        "positions_per_code": {"cached": 1, "uncached": length},
+        "passes_per_code": {"cached": 1 / length, "uncached": 1},
+        "predictors": {
+            make.__name__: measure_predictor(make(CODE_SHAPE, NUM_CODES, num_layers=6, **sizes), config, measured)
+            for make, sizes in PRESETS[config.preset].items()
+        },
+    }
 
+
+def measure_predictor(predictor, config, measured):
+    length = int(np.prod(CODE_SHAPE))
+    uniforms = np.random.default_rng(config.seed).random((config.batch, length), dtype="float32")
     with_cache, cached_seconds = timed(compiled(predictor.generate), ops.convert_to_tensor(uniforms), config.repeats)
     without_cache, uncached_seconds = timed(
         compiled(lambda u: sample_without_cache(predictor, u)),
@@ -107,48 +131,49 @@ def measure(config: Config) -> dict:
     agreement = np.mean(with_cache.reshape(config.batch, length)[:, :measured] == without_cache)
     cached, uncached = statistics.median(cached_seconds), statistics.median(uncached_seconds) * length / measured
     return {
-        "preset": config.preset,
         "predictor": predictor.get_config(),
-        "backend": keras.backend.backend(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "batch": config.batch,
-        "codes": length,
-        "repeats": config.repeats,
         "cached_seconds": cached,
         "cached_seconds_all": cached_seconds,
         "uncached_seconds": uncached,
         "uncached_seconds_all": uncached_seconds,
-        "uncached_codes_measured": measured,
-        "uncached_is_extrapolated": measured < length,
         "ratio": uncached / cached,
-        "positions_per_code": {"cached": 1, "uncached": length},
-        "passes_per_code": {"cached": 1 / length, "uncached": 1},
         "share_of_equal_codes": float(agreement),
     }
 
 
 def table(results: dict) -> rich.table.Table:
-    extrapolated = results["uncached_is_extrapolated"]
+    measured = results["uncached_codes_measured"]
+    equal = (f"{name} {each['share_of_equal_codes']:.1%}" for name, each in results["predictors"].items())
     out = rich.table.Table(
         title=f"{results['codes']} codes for a batch of {results['batch']}, preset {results['preset']}, "
         f"{results['backend']} on {results['machine']}, median of {results['repeats']}",
-        caption=f"The first {results['uncached_codes_measured']} codes of both loops: "
-        f"{results['share_of_equal_codes']:.1%} equal."
-        + (f" Without cache: {results['uncached_codes_measured']} codes timed, extrapolated." if extrapolated else ""),
+        caption=f"The first {measured} codes of both loops that are equal: {', '.join(equal)}."
+        + (f" Without cache: {measured} codes timed, extrapolated." if results["uncached_is_extrapolated"] else ""),
     )
-    for column in ("loop", "seconds", "ms a code", "codes/s", "passes a code", "positions a code", "ratio"):
-        out.add_column(column, justify="left" if column == "loop" else "right")
-    for name, label in (("cached", "cached"), ("uncached", "without cache")):
-        seconds = results[f"{name}_seconds"]
-        out.add_row(
-            label,
-            f"{seconds:.2f}",
-            f"{1000 * seconds / results['codes']:.2f}",
-            f"{results['codes'] * results['batch'] / seconds:.0f}",
-            "1" if name == "uncached" else f"1/{results['codes']}",
-            str(results["positions_per_code"][name]),
-            f"{seconds / results['cached_seconds']:.1f}",
-        )
+    for column in (
+        "predictor",
+        "loop",
+        "seconds",
+        "ms a code",
+        "codes/s",
+        "passes a code",
+        "positions a code",
+        "ratio",
+    ):
+        out.add_column(column, justify="left" if column in ("predictor", "loop") else "right")
+    for predictor, each in results["predictors"].items():
+        for name, label in (("cached", "cached"), ("uncached", "without cache")):
+            seconds = each[f"{name}_seconds"]
+            out.add_row(
+                predictor,
+                label,
+                f"{seconds:.2f}",
+                f"{1000 * seconds / results['codes']:.2f}",
+                f"{results['codes'] * results['batch'] / seconds:.0f}",
+                "1" if name == "uncached" else f"1/{results['codes']}",
+                str(results["positions_per_code"][name]),
+                f"{seconds / each['cached_seconds']:.1f}",
+            )
     return out
 
 

@@ -39,6 +39,7 @@ NUM_SAMPLES = {"categorical_samples": 50, "gaussian_samples": 50}
 CHOICES = {
     "codebooks": ("shared", "separate"),
     "predictor": ("joint", "after", "none"),
+    "prior": ("image_transformer", "pixel_cnn"),
     "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
 }
 
@@ -91,8 +92,10 @@ class Config:
     predictor: str | None = None
     """Latent predictor: joint (trained with the autoencoder), after (on its frozen codes), none; by architecture, and
     none for gaussian and gaussian_samples, which have no codes."""
+    prior: str = "image_transformer"
+    """What it is: image_transformer or pixel_cnn (gated PixelCNN, oord2017's)."""
     predictor_layers: int | None = None
-    """Layers of the Image Transformer; by architecture: small 3, others 6."""
+    """Its layers; by architecture: small 3, others 6."""
     predictor_dim: int | None = None
     """Its width; by architecture: small 64, others 512."""
     predictor_steps: int | None = None
@@ -180,9 +183,19 @@ def make_model(config, image_shape, bottleneck):
 
 
 def make_predictor(config, bottleneck, code_shape):
-    from vq_keras.priors import ImageTransformer
+    from vq_keras.priors import ImageTransformer, PixelCNN
 
     sizes = SIZES[config.architecture]
+    if config.prior == "pixel_cnn":
+        # Kernels of 5: three layers see all of an 8x8 field above a position.
+        return PixelCNN(
+            code_shape,
+            bottleneck.num_codes,
+            num_layers=config.predictor_layers,
+            hidden_dim=config.predictor_dim,
+            dropout=sizes.predictor_dropout,
+            name="latent_predictor",
+        )
     return ImageTransformer(
         code_shape,
         bottleneck.num_codes,

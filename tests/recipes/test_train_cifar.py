@@ -85,7 +85,7 @@ def test_equal_commands_give_equal_figures(tmp_path, arrays, capsys):
         ),
         pytest.param(
             {"samples.png"},
-            ["--update", "gradient", "--precision", "mixed_bfloat16", "--schedule", "rsqrt"],
+            ["--update", "gradient", "--precision", "mixed_bfloat16", "--schedule", "rsqrt", "--prior", "pixel_cnn"],
             marks=tensorflow_only,
         ),
     ],
@@ -124,6 +124,7 @@ def test_evaluate_repeats_the_run_s_own_table(tmp_path, arrays):
         (["--bottleneck", "gaussian_samples", "--num-samples", "1"], "num_samples is 1"),
         (["--bottleneck", "gaussian", "--predictor", "joint"], "'joint', but gaussian has no codes; leave it out."),
         (["--bottleneck", "gaussian", "--codebooks", "separate"], "num_codebooks"),
+        (["--prior", "wavenet"], "--prior is 'wavenet'; give one of image_transformer, pixel_cnn."),
         (["--decay", "1"], "decay is 1"),
         (["--precision", "float8"], "--precision is 'float8'; give one of float32, mixed_bfloat16, mixed_float16."),
         (["--schedule", "cosine"], "cosine"),

@@ -3,6 +3,7 @@
 from vq_keras.layers.annealing import Annealing
 from vq_keras.layers.attention import LocalSelfAttention
 from vq_keras.layers.compression import Compressor, Decompressor
+from vq_keras.layers.gated_convolution import HorizontalConvolution, VerticalConvolution
 from vq_keras.layers.multi_head_attention import CausalSelfAttention, CrossAttention, SelfAttention
 from vq_keras.layers.positions import SinusoidalPositions
 from vq_keras.layers.stacks import ParallelDecoder, TransformerDecoder, TransformerEncoder
@@ -17,6 +18,7 @@ __all__ = [
     "DecoderBlock",
     "Decompressor",
     "EncoderBlock",
+    "HorizontalConvolution",
     "LocalSelfAttention",
     "ParallelDecoder",
     "ParallelDecoderBlock",
@@ -26,4 +28,5 @@ __all__ = [
     "TransformerBlock",
     "TransformerDecoder",
     "TransformerEncoder",
+    "VerticalConvolution",
 ]

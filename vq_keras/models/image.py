@@ -45,11 +45,12 @@ class ImageAutoencoder(keras.Model):
         image_shape: (height, width, channels); height and width multiples of 4.
         architecture: a name of `vq_keras.models.architectures`.
         likelihood: a name of `vq_keras.likelihoods`, or a `Likelihood`.
-        latent_predictor: None, or an `ImageTransformer` for this field of codes.
+        latent_predictor: None, or a `LatentPredictor` without classes for this field of codes.
         predictor_weight: weight of nll_z in the loss.
 
     Raises:
-        InputError: for an unknown name, an image size that does not fit, or a latent predictor without codes.
+        InputError: for an unknown name, an image size that does not fit, a latent predictor without codes, or one with
+            classes.
 
     Example:
         >>> model = ImageAutoencoder(VectorQuantizer(num_codes=64), image_shape=(32, 32, 3))
@@ -71,6 +72,8 @@ class ImageAutoencoder(keras.Model):
         image_shape = tuple(image_shape)
         if latent_predictor is not None and not bottleneck.has_codes:
             raise InputError(f"a {type(bottleneck).__name__} has no codes for a latent predictor; leave that out.")
+        if latent_predictor is not None and isinstance(latent_predictor.input, dict):
+            raise InputError("the latent predictor wants classes, which there are none of here; make it without.")
         parts = architectures.get(architecture)
         encoder = parts.encoder(image_shape)
         decoder = parts.decoder(image_shape, likelihood.num_parameters(image_shape[-1]))
@@ -162,7 +165,7 @@ class ImageAutoencoder(keras.Model):
         """This model, its weights included, with a latent predictor that was trained afterwards on its codes.
 
         Args:
-            latent_predictor: an `ImageTransformer` for this field of codes.
+            latent_predictor: a `LatentPredictor` without classes for this field of codes.
 
         Returns:
             A new `ImageAutoencoder`.

@@ -3,27 +3,20 @@
 import math
 
 import keras
-from keras import ops
 
-from vq_keras import generation
-from vq_keras.bottlenecks import replicas
 from vq_keras.errors import InputError
 from vq_keras.layers import TransformerBlock
-from vq_keras.priors import soft_labels
 from vq_keras.priors.code_embedding import CodeEmbedding
+from vq_keras.priors.latent_predictor import LatentPredictor, check_field
 
 
 @keras.saving.register_keras_serializable(package="vq_keras")
-class ImageTransformer(keras.Model):
-    """Autoregressive model of a field of codes, p(z) = prod_t p(z_t | z_0 ... z_{t-1}), in raster order.
+class ImageTransformer(LatentPredictor):
+    """A `LatentPredictor`: a decoder-only Transformer with local 1-D self-attention (Parmar et al. 2018).
 
-    A decoder-only Transformer with local 1-D self-attention (Parmar et al. 2018); roy2018, section 5.2, uses six
-    layers of it over 8 x 8 x 10 codes. It departs from the released code of that paper in its input: a table of code
-    embeddings and learned positions of its own, for the reasons that `CodeEmbedding` gives.
-
-    It can be trained jointly with an autoencoder, as a part of another functional model, or alone on codes:
-    `compile(optimizer)` and `fit(samples)`, whose loss is the mean cross entropy of a code in nats, reported as
-    `nll_z`. Its layers take the dtype policy that is in force when it is made; the logits are always float32.
+    roy2018, section 5.2, uses six layers of it over 8 x 8 x 10 codes. It departs from the released code of that paper
+    in its input: a table of code embeddings and learned positions of its own, for the reasons that `CodeEmbedding`
+    gives. Its layers take the dtype policy that is in force when it is made; the logits are always float32.
 
     Args:
         code_shape: axes of the field of codes, usually (height, width, latents a place); its product is n.
@@ -67,10 +60,7 @@ class ImageTransformer(keras.Model):
         **kwargs,
     ):
         code_shape = tuple(code_shape)
-        if not code_shape or min(code_shape) < 1:
-            raise InputError(f"code_shape is {code_shape}; give one positive size for each axis.")
-        if num_codes < 2:
-            raise InputError(f"num_codes is {num_codes}; give at least 2.")
+        check_field(code_shape, num_codes)
         if num_codebooks < 1 or code_shape[-1] % num_codebooks:
             raise InputError(
                 f"num_codebooks is {num_codebooks}; give a divisor of the last axis of code_shape, {code_shape[-1]}."
@@ -92,10 +82,8 @@ class ImageTransformer(keras.Model):
         x = keras.layers.Dropout(dropout, name="embedding_dropout")(embedding(samples))
         for block in blocks:
             x = block(x)
-        super().__init__(inputs=samples, outputs=to_logits(norm(x)), **kwargs)
+        super().__init__(samples, to_logits(norm(x)), code_shape, num_codes, **kwargs)
 
-        self.code_shape = code_shape
-        self.num_codes = num_codes
         self.num_codebooks = num_codebooks
         self.num_layers = num_layers
         self.hidden_dim = hidden_dim
@@ -107,22 +95,6 @@ class ImageTransformer(keras.Model):
         self.blocks = blocks
         self.norm = norm
         self.to_logits = to_logits
-        self.nll_z = keras.metrics.Mean(name="nll_z")
-
-    def cross_entropy(self, samples, logits):
-        """-log p of each field of codes in nats, the mean over the samples of each latent (roy2018, section 3.2).
-
-        With m = 1 this is the exact negative log-likelihood. With more it is the cross entropy with the average of
-        the m one-hot labels, at least the entropy of that average. Masked positions (negative ids) count nothing.
-
-        Args:
-            samples: (batch, n, m) int32.
-            logits: (batch, n, num_codes), what the model gives for these samples.
-
-        Returns:
-            (batch,) float32, the sum over positions.
-        """
-        return ops.sum(soft_labels.cross_entropy(samples, logits), axis=-1)
 
     def init_cache(self, batch_size) -> list:
         """The empty cache of `step` for `batch_size` sequences (an int or a scalar tensor)."""
@@ -146,37 +118,9 @@ class ImageTransformer(keras.Model):
             new_cache.append(block_cache)
         return self.to_logits(self.norm(x)), new_cache
 
-    def generate(self, uniforms, temperature=1.0, top_k: int | None = None):
-        """Draws fields of codes; arguments as for `vq_keras.generation.sample`, with `uniforms` (batch, n).
-
-        Returns:
-            codes (batch, *code_shape) int32.
-        """
-        cache = self.init_cache(ops.shape(uniforms)[0])
-        codes, _ = generation.sample(self.step, cache, math.prod(self.code_shape), uniforms, temperature, top_k)
-        return ops.reshape(codes, (-1, *self.code_shape))
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        """The mean cross entropy of a code in nats; `x` are the samples, `y` and `sample_weight` are not used."""
-        nats, count = self._totals(x, y_pred)
-        return replicas.share_of_loss(nats / count)
-
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
-        """Tracks `nll_z`, the mean over all codes that are not masked, whatever batch they came in."""
-        nats, count = self._totals(x, y_pred)
-        self.nll_z.update_state(nats / count, sample_weight=count)
-        return self.get_metrics_result()
-
-    def _totals(self, samples, logits):
-        """The nats of a batch, and the number of its codes."""
-        count = ops.sum(ops.mean(ops.cast(samples >= 0, "float32"), axis=-1))
-        return ops.sum(self.cross_entropy(samples, logits)), ops.maximum(count, 1.0)
-
     def get_config(self):
         return {
-            "name": self.name,
-            "code_shape": self.code_shape,
-            "num_codes": self.num_codes,
+            **super().get_config(),
             "num_codebooks": self.num_codebooks,
             "num_layers": self.num_layers,
             "hidden_dim": self.hidden_dim,
