@@ -56,7 +56,7 @@ def made(kind, size):
         scale = 2.0 * weight.shape[0] ** -0.5 if len(weight.shape) == 2 else 0.2
         weight.assign(rng.normal(weight.name == "gamma", scale, weight.shape))
     # The table that embeds a token makes its logit, too: each would predict itself.
-    decoder = model.token_decoder if isinstance(model, LatentTransformer) else model.decoder
+    decoder = model.decoder if isinstance(model, Transformer) else model.token_decoder
     decoder.norm.gamma.assign(rng.normal(0.0, 1.0, 32))
     table = rng.normal(0.0, 0.5, model.embedding.table.shape)
     table[EOS] *= 1.25  # Ends sometimes.
