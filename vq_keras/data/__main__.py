@@ -17,16 +17,16 @@ from vq_keras.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Arguments:
-    """Writes a set of images as the uint8 arrays "train" and "test" of one .npz file."""
+    """Writes a set of images as the uint8 arrays "train" and "test" of one .npz file, with their classes."""
 
     source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="SOURCE")]
-    """cifar10, photos, folder or npz."""
+    """cifar10, photos, folder, episodes, npz, or tfds:NAME[/CONFIG] for another set of TensorFlow Datasets."""
     out: pathlib.Path
     """The .npz file to write."""
     data_dir: pathlib.Path | None = None
-    """Where the source lies: the TFDS data directory, the image folder or the .npz file."""
+    """Where the source lies: the TFDS data directory, the image folder, the folder of episodes or the .npz file."""
     image_size: int | None = None
-    """Height and width in pixels (32 for photos and folder; the others have their own)."""
+    """Height and width in pixels (where not given, 32 for photos and folder; the others have their own)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -48,7 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     shape = "x".join(map(str, data.image_shape))
     megabytes = arguments.out.stat().st_size / 1e6
     counts = f"{len(data.train):,} train and {len(data.test):,} test images"
-    print(f"{arguments.out}: {counts} of {shape}, {megabytes:.1f} MB")
+    classes = "" if data.num_classes is None else f" in {data.num_classes} classes"
+    print(f"{arguments.out}: {counts} of {shape}{classes}, {megabytes:.1f} MB")
     return 0
 
 

@@ -60,7 +60,14 @@ def _epoch(num_images: int, seed: int, epoch: int) -> np.ndarray:
     return np.stack([random.permutation(num_images), random.random(num_images) < 0.5], axis=1)
 
 
-def training_batches(images: np.ndarray, batch_size: int, seed: int, start_step: int = 0, flip: bool = True):
+def training_batches(
+    images: np.ndarray,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    flip: bool = True,
+    classes: np.ndarray | None = None,
+):
     """Batches for training, for ever, in the order of `training_order`.
 
     The images stay where they are, in memory or memory-mapped; each batch is gathered from them in numpy.
@@ -71,14 +78,15 @@ def training_batches(images: np.ndarray, batch_size: int, seed: int, start_step:
         seed: decides order and flips.
         start_step: the first step wanted, to continue a run.
         flip: whether half of the images, by the seed, are mirrored left to right.
+        classes: int32 (num_images,), the class of each image; None leaves "classes" out of the batches.
 
     Returns:
         On the TensorFlow backend a `tf.data.Dataset` that prefetches, else a `keras.utils.PyDataset`. Both iterate
-        to the same {"images": uint8 (batch_size, height, width, channels)}, and Keras's `fit` takes both, with
-        `steps_per_epoch`: its epochs go on where the one before ended.
+        to the same {"images": uint8 (batch_size, height, width, channels), "classes": int32 (batch_size,)}, and
+        Keras's `fit` takes both, with `steps_per_epoch`: its epochs go on where the one before ended.
 
     Raises:
-        InputError: the images are not as described or there are none, or a number is out of range.
+        InputError: the images or classes are not as described or there are none, or a number is out of range.
 
     Example:
         >>> import numpy as np
@@ -86,7 +94,7 @@ def training_batches(images: np.ndarray, batch_size: int, seed: int, start_step:
         >>> tuple(next(iter(batches))["images"].shape)
         (8, 32, 32, 3)
     """
-    _check_images(images)
+    _check_images(images, classes)
     check_numbers(batch_size=(batch_size, 1), seed=(seed, 0), start_step=(start_step, 0))
 
     def batch(index):
@@ -94,43 +102,50 @@ def training_batches(images: np.ndarray, batch_size: int, seed: int, start_step:
         chosen = images[indices]
         if flip:
             chosen[flips] = chosen[flips, :, ::-1]
-        return {"images": chosen}
+        return {"images": chosen} if classes is None else {"images": chosen, "classes": classes[indices]}
 
-    return pipeline(batch, None, {"images": ((batch_size, *images.shape[1:]), np.uint8)})
+    return pipeline(batch, None, _signature(images, classes, batch_size))
 
 
-def test_batches(images: np.ndarray, batch_size: int):
+def test_batches(images: np.ndarray, batch_size: int, classes: np.ndarray | None = None):
     """Batches for evaluation: every image once, as they lie; the last batch holds what is left.
 
     Args:
         images: uint8 (num_images, height, width, channels).
         batch_size: images a batch, but for the last.
+        classes: int32 (num_images,), the class of each image; None leaves "classes" out of the batches.
 
     Returns:
         As `training_batches`, but finite.
 
     Raises:
-        InputError: the images are not as described or there are none, or `batch_size` is below 1.
+        InputError: the images or classes are not as described or there are none, or `batch_size` is below 1.
 
     Example:
         >>> import numpy as np
         >>> [len(batch["images"]) for batch in test_batches(np.zeros((10, 8, 8, 1), "uint8"), batch_size=4)]
         [4, 4, 2]
     """
-    _check_images(images)
+    _check_images(images, classes)
     check_numbers(batch_size=(batch_size, 1))
 
     def batch(index):
-        return {"images": images[index * batch_size : (index + 1) * batch_size]}
+        rows = slice(index * batch_size, (index + 1) * batch_size)
+        return {"images": images[rows]} if classes is None else {"images": images[rows], "classes": classes[rows]}
 
-    return pipeline(batch, -(-len(images) // batch_size), {"images": ((None, *images.shape[1:]), np.uint8)})
+    return pipeline(batch, -(-len(images) // batch_size), _signature(images, classes, None))
 
 
 # pytest takes functions whose names begin like this one's for tests wherever a test imports it.
 test_batches.__test__ = False
 
 
-def _check_images(images: np.ndarray) -> None:
+def _signature(images: np.ndarray, classes: np.ndarray | None, batch_size: int | None) -> dict:
+    signature = {"images": ((batch_size, *images.shape[1:]), np.uint8)}
+    return signature if classes is None else signature | {"classes": ((batch_size,), np.int32)}
+
+
+def _check_images(images: np.ndarray, classes: np.ndarray | None) -> None:
     if images.dtype != np.uint8 or images.ndim != 4:
         raise InputError(
             "The images must be uint8 of shape (number, height, width, channels), "
@@ -138,3 +153,8 @@ def _check_images(images: np.ndarray) -> None:
         )
     if images.size == 0:
         raise InputError(f"There are no images (shape {images.shape}).")
+    if classes is not None and (classes.dtype != np.int32 or classes.shape != (len(images),)):
+        raise InputError(
+            f"The classes must be int32, one for each of the {len(images)} images, "
+            f"but they are {classes.dtype} of shape {classes.shape}."
+        )

@@ -2,14 +2,11 @@
 
 import os
 
-import numpy as np
-
-from vq_keras.data import tfds
+from vq_keras.data import tfds_images
 from vq_keras.data.image_data import ImageData
 from vq_keras.errors import InputError
 
 _SIZE = 32
-_TITLE = "CIFAR-10"
 
 
 def load(data_dir: str | os.PathLike | None, image_size: int | None = None) -> ImageData:
@@ -23,7 +20,7 @@ def load(data_dir: str | os.PathLike | None, image_size: int | None = None) -> I
         image_size: None or 32.
 
     Returns:
-        The images, uint8 (num_images, 32, 32, 3).
+        The images, uint8 (num_images, 32, 32, 3), in the ten classes.
 
     Raises:
         InputError: TensorFlow Datasets is not installed, the images are neither there nor downloadable, or another
@@ -31,16 +28,4 @@ def load(data_dir: str | os.PathLike | None, image_size: int | None = None) -> I
     """
     if image_size not in (None, _SIZE):
         raise InputError(f"The images of CIFAR-10 are {_SIZE}x{_SIZE}, not {image_size}x{image_size}.")
-    builder = tfds.prepared("cifar10", data_dir, _TITLE, instead="--dataset photos")
-    return ImageData("cifar10", _images(builder, "train"), _images(builder, "test"))
-
-
-def _images(builder, split: str) -> np.ndarray:
-    from tensorflow_datasets import decode
-
-    images = np.empty((builder.info.splits[split].num_examples, _SIZE, _SIZE, 3), np.uint8)
-    row = 0
-    for batch in tfds.batches(builder, split, _TITLE, decode.PartialDecoding({"image": True})):
-        images[row : row + len(batch["image"])] = batch["image"]
-        row += len(batch["image"])
-    return images
+    return tfds_images.load("cifar10", data_dir, title="CIFAR-10")

@@ -5,8 +5,9 @@ import os
 import pathlib
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
+from vq_keras.data import decoding
 from vq_keras.data.image_data import ImageData
 from vq_keras.errors import InputError
 
@@ -23,24 +24,31 @@ def load(data_dir: str | os.PathLike | None, image_size: int | None = None) -> I
     names that begin with a dot are passed over. Each image is turned as its EXIF data says, cut to its central
     square and resized, with antialiasing.
 
+    Where every image lies in a subfolder of its set's folder, or below one, and the train images in two or more, the
+    subfolders are the classes, sorted by name.
+
     Args:
         data_dir: the folder.
         image_size: height and width of the images in pixels, 32 when None.
 
     Returns:
         The images, uint8 (num_images, image_size, image_size, channels): 3 channels (RGB, palettes and opaque RGBA),
-        or 1 where all are grey.
+        or 1 where all are grey; with classes where subfolders give them.
 
     Raises:
-        InputError: the folder is missing or holds no images, too few to part, or only one of `train` and `test`; a
-            file is damaged, transparent, not of 8 bits, or of other channels than the rest (the file is named).
+        InputError: the folder is missing or holds no images, too few to part, or only one of `train` and `test`;
+            `test` has classes that `train` lacks; a file is damaged, transparent, not of 8 bits, or of other channels
+            than the rest (the file is named).
     """
     if data_dir is None:
         raise InputError("The data set 'folder' needs the image folder as the data directory (--data-dir).")
     folder = pathlib.Path(data_dir)
     train, test = _split(folder)
+    names, train_classes, test_classes = _classes(folder, train, test)
     images = _read(train + test, 32 if image_size is None else image_size)
-    return ImageData(str(folder), images[: len(train)], images[len(train) :])
+    return ImageData(
+        str(folder), images[: len(train)], images[len(train) :], train_classes, test_classes, class_names=names
+    )
 
 
 def _split(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path]]:
@@ -58,6 +66,32 @@ def _split(folder: pathlib.Path) -> tuple[list[pathlib.Path], list[pathlib.Path]
     order = np.random.default_rng(_SEED).permutation(len(files))
     is_test = np.arange(len(files)) % _TEST_EVERY == 0
     return [files[i] for i in order[~is_test]], [files[i] for i in order[is_test]]
+
+
+def _classes(folder: pathlib.Path, train: list[pathlib.Path], test: list[pathlib.Path]):
+    """The class names, the classes of `train` and those of `test`, or None three times where there are no classes."""
+    if (folder / "train").is_dir():
+        of_train, of_test = _subfolders(train, folder / "train"), _subfolders(test, folder / "test")
+        names = sorted(set(of_train))
+    else:
+        of_train, of_test = _subfolders(train, folder), _subfolders(test, folder)
+        names = sorted({*of_train, *of_test})
+    if "" in of_train + of_test or len(names) < 2:
+        return None, None, None
+    unknown = sorted(set(of_test) - set(names))
+    if unknown:
+        raise InputError(
+            f"{folder / 'test'} has the subfolder {' and '.join(map(repr, unknown))}, a class that {folder / 'train'} "
+            "lacks: give both the same classes, or put the images of one straight into it to do without classes."
+        )
+    numbers = {name: number for number, name in enumerate(names)}
+    return tuple(names), *(np.array([numbers[name] for name in part], np.int32) for part in (of_train, of_test))
+
+
+def _subfolders(files: list[pathlib.Path], folder: pathlib.Path) -> list[str]:
+    """For each file the subfolder right below `folder` that it lies in, "" where it lies in none."""
+    paths = [file.relative_to(folder) for file in files]
+    return [path.parts[0] if len(path.parts) > 1 else "" for path in paths]
 
 
 def _files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -89,15 +123,10 @@ def _kind(channels: int) -> str:
 def _read_one(path: pathlib.Path, size: int) -> np.ndarray:
     """One image, uint8 (size, size, 1 or 3)."""
     try:
-        with Image.open(path) as file:
-            image = _grey_or_rgb(ImageOps.exif_transpose(file), path)
-    except InputError:
-        raise
-    # What Pillow raises for damaged files depends on the format and on where the damage is.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        image = decoding.upright(path)
+    except decoding.DAMAGE as error:
         raise InputError(f"The image file {path} cannot be read ({error}): replace or remove it.") from error
-    square = ImageOps.fit(image, (size, size), method=Image.Resampling.BICUBIC)
-    return np.asarray(square).reshape(size, size, -1)
+    return decoding.square(_grey_or_rgb(image, path), size)
 
 
 def _grey_or_rgb(image: Image.Image, path: pathlib.Path) -> Image.Image:

@@ -1,4 +1,4 @@
-"""Images as two arrays in one `.npz` file: what a machine without TensorFlow trains from."""
+"""Images as arrays in one `.npz` file, with their classes: what a machine without TensorFlow trains from."""
 
 import os
 import pathlib
@@ -10,6 +10,9 @@ import numpy as np
 
 from vq_keras.data.image_data import ImageData
 from vq_keras.errors import InputError
+
+_IMAGES = ("train", "test")
+_OPTIONAL = ("train_classes", "test_classes", "class_names")
 
 
 def load(data_dir: str | os.PathLike | None, image_size: int | None = None) -> ImageData:
@@ -30,7 +33,8 @@ def read(path: str | os.PathLike) -> ImageData:
     """Reads a file that `write` (or `numpy.savez`) wrote.
 
     Args:
-        path: a `.npz` file with the arrays "train" and "test", each uint8 (num_images, height, width, channels).
+        path: a `.npz` file with the arrays "train" and "test", each uint8 (num_images, height, width, channels), and
+            maybe "train_classes" and "test_classes", int32 (num_images,), and "class_names", texts (num_classes,).
 
     Returns:
         The images, as `ImageData`.
@@ -45,14 +49,21 @@ def read(path: str | os.PathLike) -> ImageData:
         raise InputError(f"{path} is damaged or is no .npz file.")
     try:
         with np.load(path, allow_pickle=False) as file:
-            missing = {"train", "test"} - set(file.files)
-            arrays = None if missing else (file["train"], file["test"])
+            arrays = {name: file[name] for name in _IMAGES + _OPTIONAL if name in file.files}
     # Where the damage lies decides which of these it is.
     except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path} is damaged or is no .npz file ({error}).") from error
-    if arrays is None:
-        raise InputError(f"{path} lacks the array {' and '.join(map(repr, sorted(missing)))}.")
-    return ImageData(str(path), *arrays)
+    missing = sorted({*_IMAGES} - {*arrays})
+    if missing:
+        raise InputError(f"{path} lacks the array {' and '.join(map(repr, missing))}.")
+    if "class_names" in arrays:
+        names = arrays["class_names"]
+        if names.dtype.kind != "U" or names.ndim != 1:
+            raise InputError(
+                f"'class_names' of {path} must be texts (num_classes,), but it is {names.dtype} of shape {names.shape}."
+            )
+        arrays["class_names"] = tuple(names.tolist())
+    return ImageData(str(path), **arrays)
 
 
 def write(data: ImageData, path: str | os.PathLike) -> None:
@@ -61,7 +72,7 @@ def write(data: ImageData, path: str | os.PathLike) -> None:
     The file is written aside and renamed, so that `path` is never half written; its folder is made if need be.
 
     Args:
-        data: the images.
+        data: the images, with their classes if they have any.
         path: the `.npz` file to write; a file that is there is replaced.
 
     Raises:
@@ -75,13 +86,14 @@ def write(data: ImageData, path: str | os.PathLike) -> None:
         (9, 8, 8, 1)
     """
     path = pathlib.Path(path)
+    arrays = {name: getattr(data, name) for name in _IMAGES + _OPTIONAL if getattr(data, name) is not None}
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # A folder of our own beside the file: the rename stays on one disk, and nothing is left after an error.
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as aside:
             partial = pathlib.Path(aside) / path.name
             with open(partial, "wb") as file:
-                np.savez(file, train=data.train, test=data.test)
+                np.savez(file, **arrays)
             os.replace(partial, path)
     except OSError as error:
         raise InputError(f"Cannot write {path}: {error.strerror}.") from error

@@ -12,8 +12,8 @@ from vq_keras.errors import InputError
 _TIMEOUT_SECONDS = 5
 
 
-def prepared(name: str, data_dir: str | os.PathLike | None, title: str, instead: str):
-    """The builder of a data set that lies in `data_dir`, or has now been downloaded into it.
+def find(name: str, data_dir: str | os.PathLike | None, title: str, instead: str):
+    """The builder of a data set, whether it has been downloaded or not.
 
     Args:
         name: its name in TFDS, with the configuration: "cifar10", "wmt14_translate/de-en".
@@ -22,15 +22,14 @@ def prepared(name: str, data_dir: str | os.PathLike | None, title: str, instead:
         instead: the arguments of a command that needs no download, for the messages.
 
     Returns:
-        The `tfds.core.DatasetBuilder`; nothing of the data has been read.
+        The `tfds.core.DatasetBuilder`; its features are known.
 
     Raises:
-        InputError: TensorFlow Datasets is not installed or knows no such set, or the set is neither there nor
-            downloadable.
+        InputError: TensorFlow Datasets is not installed or knows no such set.
 
     Example:
-        >>> prepared("cifar10", "/data/tfds", "CIFAR-10", "--dataset photos").info.splits["test"].num_examples
-        10000
+        >>> find("cifar10", "/data/tfds", "CIFAR-10", "--dataset photos").info.features["image"].shape
+        (32, 32, 3)
     """
     try:
         import absl.logging
@@ -48,23 +47,34 @@ def prepared(name: str, data_dir: str | os.PathLike | None, title: str, instead:
         with contextlib.suppress(RuntimeError):
             tf.config.set_visible_devices([], "GPU")
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except ValueError as error:
-        raise InputError(f"TensorFlow Datasets has no data set '{name}' (or not in this configuration).") from error
-    if not builder.is_prepared():
-        _download(tfds, builder, title, instead)
-    return builder
+        return tfds.builder(name, data_dir=data_dir)
+    except (ValueError, AssertionError) as error:  # The second for a version.
+        raise InputError(
+            f"TensorFlow Datasets has no data set '{name}' (or not in this configuration or version)."
+        ) from error
 
 
-def _download(tfds, builder, title: str, instead: str) -> None:
+def prepare(builder, title: str, instead: str) -> None:
+    """Downloads a data set where it is missing.
+
+    Args:
+        builder: from `find`, as are `title` and `instead`.
+
+    Raises:
+        InputError: the set is neither there nor downloadable.
+    """
     import requests  # TFDS downloads with it, so it is installed, and the same proxies hold for both
+    import tensorflow_datasets as tfds
 
+    if builder.is_prepared():
+        return
     try:
         # TFDS asks an address that does not answer for minutes; one short question of our own comes first.
-        address = next(iter(builder.url_infos))
-        requests.head(address, timeout=_TIMEOUT_SECONDS, allow_redirects=True).raise_for_status()
+        for address in list(builder.url_infos or ())[:1]:
+            requests.head(address, timeout=_TIMEOUT_SECONDS, allow_redirects=True).raise_for_status()
         builder.download_and_prepare()
-    except (OSError, tfds.download.DownloadError) as error:
+    # The assertion is of sets whose licence wants them downloaded by hand.
+    except (OSError, AssertionError, tfds.download.DownloadError) as error:
         raise InputError(
             f"{title} is not in {builder.data_dir} and cannot be downloaded ({type(error).__name__}): name the TFDS "
             f"data directory that holds it (--data-dir), or take the data set that needs no download, {instead}."
@@ -75,7 +85,7 @@ def batches(builder, split: str, title: str, decoders=None) -> Iterator[dict[str
     """The examples of a split, as they lie, a thousand at a time.
 
     Args:
-        builder: from `prepared`.
+        builder: from `find`, after `prepare`.
         split: one of `builder.info.splits`.
         title: what messages call the data set.
         decoders: those of `tfds.decode`, to read only some features; None reads all.

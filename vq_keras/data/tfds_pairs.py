@@ -27,7 +27,8 @@ def load(name: str, data_dir: str | os.PathLike | None, languages: tuple[str, st
         InputError: TensorFlow Datasets is not installed or has no such set, the set is neither there nor
             downloadable, or lacks a language or a split.
     """
-    builder = tfds.prepared(name, data_dir, name, instead="--dataset numbers")
+    builder = tfds.find(name, data_dir, name, instead="--dataset numbers")
+    tfds.prepare(builder, name, instead="--dataset numbers")
     there = sorted(builder.info.features)
     if not set(languages) <= set(there):
         raise InputError(
