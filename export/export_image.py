@@ -23,7 +23,7 @@ class Config:
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """The folder of a finished run of recipes/train_cifar.py."""
+    """The folder of a finished run of recipes/train_cifar.py or train_prior.py."""
     out_dir: Annotated[Path, tyro.conf.Positional]
     """The model's folder; the version becomes a folder in it."""
 
@@ -33,6 +33,7 @@ WORDS = {
     "codes": "the discrete latents of images",
     "means": "the most likely latents of images",
     "vectors": "latents, such as `encode` gives, or draws from N(0, I)",
+    "classes": "the class of each image, from 0",
     "seed": "of each sample, which it decides alone, whatever it is batched with",
     "temperature": "of each sample: 1 draws from the model, 0 takes the likeliest code at each step",
     "bits_per_dim": "bits for each sub-pixel, those of the codes among them",
@@ -51,6 +52,9 @@ def signatures(model):
     - `score`: images -> bits_per_dim (batch,) and its two terms, for the most likely codes.
     - `predict_latents`: seed (batch,) int32 and temperature (batch,) -> codes. A sample is decided by its own seed,
       whatever it is batched with; temperature 0 (and below) takes the likeliest code at each step.
+
+    With a latent predictor of p(codes | class) `score` and `predict_latents` take classes (batch,) int32, too, of which
+    one that the model does not know counts as none of them.
 
     A model without codes has the first three: `encode` gives means (batch, *code_shape, dim) float32, and `decode`
     takes vectors of that shape, draws from N(0, I) among them. Its bound needs draws, so that there is no `score`: a
@@ -81,7 +85,7 @@ def signatures(model):
         }
     codes = {"codes": ((None, *model.code_shape), "int32")}
 
-    def score(images):
+    def score(images, classes=None):
         codes = model.encode(images)
         parameters = model.decoder(model.bottleneck.decode(codes), training=False)
         nll_x = -model.likelihood.log_prob(parameters, images) / num_dims
@@ -89,30 +93,31 @@ def signatures(model):
             nll_z = ops.full_like(nll_x, math.log(model.bottleneck.num_codes))
         else:
             samples = ops.reshape(codes, (-1, num_codes, 1))
-            logits = model.latent_predictor(samples, training=False)
-            nll_z = model.latent_predictor.cross_entropy(samples, logits) / num_codes
+            nll_z = model.latent_predictor.nats(samples, classes) / num_codes
         return {
             "bits_per_dim": bits_per_dim(nll_x, nll_z, num_dims, num_codes),
             "bits_per_dim_reconstruction": bits_per_dim(nll_x, 0.0, num_dims, num_codes),
             "bits_per_dim_codes": bits_per_dim(0.0, nll_z, num_dims, num_codes),
         }
 
-    def predict_latents(seed, temperature):
+    def predict_latents(seed, temperature, classes=None):
         def numbers(one):
             # philox, because the default differs between devices.
             return tf.random.stateless_uniform((num_codes,), tf.stack([one, 0]), alg="philox")
 
         uniforms = tf.map_fn(numbers, seed, fn_output_signature=tf.TensorSpec((num_codes,), "float32"))
-        return {"codes": model.latent_predictor.generate(uniforms, temperature)}
+        context = {} if classes is None else {"classes": classes}
+        return {"codes": model.latent_predictor.generate(uniforms, temperature, **context)}
 
+    classes = {"classes": ((None,), "int32")} if model.num_classes else {}
     offered |= {
         "encode": signature(lambda images: {"codes": model.encode(images)}, images, "Encodes images to codes."),
         "decode": signature(lambda codes: {"images": model.decode(codes)}, codes, "Decodes codes to images."),
-        "score": signature(score, images, "Says how many bits images take."),
+        "score": signature(score, images | classes, "Says how many bits images take."),
     }
     if model.latent_predictor is not None:
         each = {"seed": ((None,), "int32"), "temperature": ((None,), "float32")}
-        offered["predict_latents"] = signature(predict_latents, each, "Draws codes of new images.")
+        offered["predict_latents"] = signature(predict_latents, each | classes, "Draws codes of new images.")
     return offered
 
 

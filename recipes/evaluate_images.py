@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from vq_keras.errors import InputError, run_command
+from vq_keras.errors import run_command
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -21,36 +21,26 @@ class Config:
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional]
-    """The folder of a finished run of recipes/train_cifar.py."""
+    """The folder of a finished run of recipes/train_cifar.py or train_prior.py."""
     dataset: str
-    """Images: cifar10, photos, folder or npz. The unigram prior, where there are codes, is fitted to those of
+    """Images, as for recipes/train_cifar.py. The unigram prior, where there are codes, is fitted to those of
     its training images."""
     json: Path
     """The file to write the figures to."""
     data_dir: str | None = None
-    """Where the images are: a TFDS data directory, a folder of images, or an .npz file."""
+    """Where the images are: a TFDS data directory, a folder of images or Parquet files, or an .npz file."""
     batch_size: int = 32
     """Images in a step."""
 
 
 def evaluate(config):
-    from rich.console import Console
-
-    from vq_keras import evaluation
     from vq_keras.data import images
-    from vq_keras.data.batches import test_batches
-    from vq_keras.training import runs
+    from vq_keras.training import image, runs
 
     model = runs.load_model(config.run_dir)
     data = images.load(config.dataset, config.data_dir, model.image_shape[0])
-    if data.image_shape != model.image_shape:
-        raise InputError(f"the run's images are {model.image_shape}, but those of {data.name} are {data.image_shape}.")
-    unigram = None
-    if model.bottleneck.has_codes:
-        unigram = evaluation.fit_unigram(model, test_batches(data.train, config.batch_size))
-    metrics = evaluation.evaluate(model, test_batches(data.test, config.batch_size), unigram)
-    evaluation.write_json(metrics, config.json)
-    Console().print(evaluation.table(metrics))
+    image.check_shape(model, data)
+    image.figures(model, data, config.batch_size, config.json)
 
 
 def main(argv=None):

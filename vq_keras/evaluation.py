@@ -23,6 +23,7 @@ from vq_keras.metrics import (
 from vq_keras.training.files import replace_file
 
 LABELS = {
+    "exact_bits_per_dim": ("bits/dim, exact", "{:.4f}"),
     "strict_bits_per_dim": ("bits/dim, strict (argmin codes, hard labels)", "{:.4f}"),
     "strict_bits_per_dim_reconstruction": ("    reconstruction", "{:.4f}"),
     "strict_bits_per_dim_codes": ("    codes", "{:.4f}"),
@@ -40,6 +41,7 @@ LABELS = {
     "usage": ("share of the codes in use", "{:.1%}"),
     "largest_share": ("share of the most used code", "{:.1%}"),
     "codebook_distance": ("squared distance of latents from their vectors", "{:.4f}"),
+    "compression": ("bits of an image over those of its codes, all equally likely", "{:.1f}"),
     "num_images": ("images", "{:d}"),
 }
 
@@ -67,8 +69,8 @@ def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) 
 
     Args:
         model: an `ImageAutoencoder`.
-        batches: dicts with `"images"`, uint8 (batch, *model.image_shape); batches may differ in size, and each image
-            counts the same.
+        batches: dicts with `"images"`, uint8 (batch, *model.image_shape), and, for a latent predictor of classes,
+            `"classes"`; batches may differ in size, and each image counts the same.
         unigram: what `fit_unigram` gave for the training set, or None.
 
     Returns:
@@ -77,7 +79,9 @@ def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) 
         for bound; with a unigram prior `unigram_bits_per_dim` and `unigram_bits_per_dim_codes`; `psnr` in dB of the
         likelihood's mode, strict or, without codes, for the means of the latents; of the argmin codes `perplexity`,
         `codes_in_use` (summed over codebooks), `usage` (their share of all codes), `largest_share` and, where the
-        bottleneck passes gradients straight through, `codebook_distance` (`metrics.CodebookDistance`); `num_images`.
+        bottleneck passes gradients straight through, `codebook_distance` (`metrics.CodebookDistance`); `compression`,
+        the bits of an image, 8 for each dimension, over log2 K for each of its codes (oord2017 section 4.2: 42.6 for
+        128x128 images as 32x32 codes of 512); `num_images`.
 
     Raises:
         InputError: if there are no images, or if they or `unigram` do not have the shape that the model needs; for a
@@ -108,11 +112,11 @@ def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) 
     num_images = 0
     sums = dict.fromkeys(("strict_x", "strict_z", "draws_x", "draws_z", "psnr", "unigram_z"), 0.0)
 
-    for size, images, codes, samples, distances in encoded(model, batches):
+    for size, inputs, codes, samples, distances in encoded(model, batches):
         hard = codes[..., None]
-        strict = score_strict.predict_on_batch({"images": images, "samples": hard})
+        strict = score_strict.predict_on_batch({**inputs, "samples": hard})
         same = np.array_equal(samples, hard)
-        draws = strict if same else score_draws.predict_on_batch({"images": images, "samples": samples})
+        draws = strict if same else score_draws.predict_on_batch({**inputs, "samples": samples})
         num_images += size
         for mode, terms in (("strict", strict), ("draws", draws)):
             for term in ("x", "z"):
@@ -145,6 +149,7 @@ def evaluate(model, batches: Iterable[dict], unigram: np.ndarray | None = None) 
         "codes_in_use": int(in_use),
         "usage": in_use / (num_ids * num_codebooks),
         "largest_share": largest,
+        "compression": 8 * math.prod(model.image_shape) / (num_codes * math.log2(num_ids)),
         "num_images": num_images,
     }
 
@@ -154,8 +159,8 @@ def _evaluate_bound(model, batches, unigram):
     if unigram is not None:
         raise InputError("a unigram prior is one of codes, of which this model has none; leave it out.")
     score, sums, num_images = Bound(model), dict.fromkeys(("nll_x", "nll_z", "psnr"), 0.0), 0
-    for size, images in filled_up(model, batches):
-        terms = score.predict_on_batch({"images": images})
+    for size, inputs in filled_up(model, batches):
+        terms = score.predict_on_batch(inputs)
         num_images += size
         for name in sums:
             sums[name] += terms[name][:size].sum(dtype="float64")
@@ -236,7 +241,8 @@ class Encode(keras.Model):
 
 
 class Score(keras.Model):
-    """{images, samples (batch, *positions, m)} -> nats of each image and of its codes, and its PSNR, all (batch,)."""
+    """{images, samples (batch, *positions, m)} and maybe classes -> nats of each image and of its codes, and its PSNR,
+    all (batch,)."""
 
     def __init__(self, model):
         super().__init__(dtype="float32")
@@ -253,7 +259,7 @@ class Score(keras.Model):
         if self.latent_predictor is None:
             nll_z = ops.full_like(nll_x, flat.shape[1] * math.log(self.bottleneck.num_codes))
         else:
-            nll_z = self.latent_predictor.cross_entropy(flat, self.latent_predictor(flat, training=False))
+            nll_z = self.latent_predictor.nats(flat, inputs.get("classes"))
         return {"nll_x": nll_x, "nll_z": nll_z, "psnr": psnr(images, self.likelihood.mode(parameters))}
 
 
@@ -266,7 +272,8 @@ class Bound(keras.Model):
 
     def call(self, inputs):
         images = inputs["images"]
-        terms = self.autoencoder({"images": images}, training=False)
+        wanted = {name: inputs[name] for name in self.autoencoder.input}
+        terms = self.autoencoder(wanted, training=False)
         return {
             "nll_x": terms["nll_x"] * math.prod(self.autoencoder.image_shape),
             "nll_z": terms["nll_z"] * math.prod(self.autoencoder.code_shape),
@@ -275,15 +282,15 @@ class Bound(keras.Model):
 
 
 def encoded(model, batches: Iterable[dict]) -> Iterator[tuple]:
-    """(size, images, codes, samples, distances) of each batch, as `filled_up` gives the first two."""
+    """(size, inputs, codes, samples, distances) of each batch, as `filled_up` gives the first two."""
     encode = Encode(model)
-    for size, images in filled_up(model, batches):
-        outputs = encode.predict_on_batch(images)
-        yield size, images, outputs["codes"], outputs["samples"], outputs["distances"]
+    for size, inputs in filled_up(model, batches):
+        outputs = encode.predict_on_batch(inputs["images"])
+        yield size, inputs, outputs["codes"], outputs["samples"], outputs["distances"]
 
 
 def filled_up(model, batches: Iterable[dict]) -> Iterator[tuple]:
-    """(size, images) of each batch, arrays filled up to the size of the largest batch so far.
+    """(size, inputs) of each batch, inputs arrays by name filled up to the size of the largest batch so far.
 
     A smaller last batch would be compiled for its own shape, which takes longer than to score it: its images are
     repeated, and only the first `size` rows count.
@@ -296,7 +303,13 @@ def filled_up(model, batches: Iterable[dict]) -> Iterator[tuple]:
         size, largest = len(images), max(largest, len(images))
         if size == 0:
             continue
-        yield size, images[np.arange(largest) % size]
+        rows = np.arange(largest) % size
+        inputs = {"images": images[rows]}
+        if model.num_classes:
+            if "classes" not in batch:
+                raise InputError("the latent predictor is one of classes, but these images have none; give theirs.")
+            inputs["classes"] = ops.convert_to_numpy(batch["classes"])[rows]
+        yield size, inputs
 
 
 def table(metrics: dict[str, float]) -> Table:

@@ -13,7 +13,7 @@ from vq_keras.bottlenecks import SoftEM, VectorQuantizer
 from vq_keras.errors import InputError
 from vq_keras.models import architectures
 from vq_keras.models.image import ImageAutoencoder
-from vq_keras.priors import ImageTransformer
+from vq_keras.priors import ImageTransformer, PixelCNN
 from vq_keras.training.schedules import WarmupDecay
 
 SHAPE = (8, 8, 3)
@@ -68,6 +68,16 @@ def test_image_sizes_that_do_not_fit_are_refused_with_one_that_does():
         architectures.get("small").code_shape((33, 30, 3))
     with pytest.raises(InputError, match="known ones are oord2017, roy2018, small"):
         architectures.get("large")
+    with pytest.raises(InputError, match="latents_per_position is 0; give 1 or more"):
+        architectures.get("small", latents_per_position=0)
+
+
+@pytest.mark.parametrize("size, field", [(128, (32, 32, 1)), (84, (21, 21, 1))])
+def test_one_latent_a_position_gives_the_fields_of_imagenet_and_dm_lab(size, field):
+    architecture = architectures.get("small", latents_per_position=1)
+    encoder, decoder = architecture.encoder((size, size, 3)), architecture.decoder((size, size, 3), 7)
+    assert encoder.output_shape == decoder.input_shape == (None, *field, architecture.latent_dim)
+    assert decoder.output_shape == (None, size, size, 7)
 
 
 def test_the_loss_is_the_sum_of_its_terms():
@@ -197,3 +207,15 @@ def test_mixed_precision_keeps_the_likelihood_in_float32():
     # The last convolution runs in half precision; the latents are normalised in float32.
     assert whole.encoder.get_layer("to_latents").compute_dtype == "bfloat16"
     assert keras.backend.standardize_dtype(whole.encoder.output.dtype) == "float32"
+
+
+def test_a_predictor_of_classes_makes_them_an_input_and_learns_from_them():
+    prior = PixelCNN((2, 2, 10), 16, num_layers=1, hidden_dim=8, num_classes=2, name="latent_predictor")
+    whole = model(latent_predictor=prior)
+    x = {"images": images(), "classes": np.arange(len(images())).astype("int32") % 2}
+    whole.compile(keras.optimizers.Adam(1e-2))
+    first = whole.fit(x, batch_size=4, epochs=1, verbose=0).history["nll_z"][0]
+    assert whole.fit(x, batch_size=4, epochs=5, verbose=0).history["nll_z"][-1] < first
+    other = {**x, "classes": 1 - x["classes"]}
+    assert np.all(whole.predict(x, verbose=0)["nll_z"] != whole.predict(other, verbose=0)["nll_z"])
+    np.testing.assert_array_equal(whole.predict(x, verbose=0)["nll_x"], whole.predict(other, verbose=0)["nll_x"])

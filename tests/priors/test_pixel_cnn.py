@@ -189,8 +189,6 @@ def test_classes_have_to_be_given_where_there_are_some_and_only_there():
         make(num_classes=3).generate(uniforms)
     with pytest.raises(InputError, match=r"^this PixelCNN has no classes; leave them out\.$"):
         make().generate(uniforms, classes=[0, 1])
-    with pytest.raises(InputError, match=r"^the latent predictor wants classes, which there are none of here; make"):
-        ImageAutoencoder(VectorQuantizer(16), (8, 8, 3), latent_predictor=make((2, 2, 10), 16, num_classes=3))
 
 
 def test_a_soft_label_is_the_mean_of_its_samples_as_input_and_a_masked_one_a_border():

@@ -10,6 +10,8 @@ import pytest
 from recipes import train_cifar
 from vq_keras import bottlenecks
 from vq_keras.errors import InputError
+from vq_keras.training import image
+from vq_keras.training.image_config import ImageConfig, resolve
 
 pytestmark = [
     pytest.mark.slow,
@@ -19,7 +21,7 @@ pytestmark = [
 
 def config_of(name, **options):
     options = {"architecture": "small", "num_codes": 256, "likelihood": "mse", "predictor": "none", **options}
-    return train_cifar.resolve(train_cifar.Config(bottleneck=name, **options))
+    return resolve(ImageConfig(bottleneck=name, **options))
 
 
 def blobs(number=64):
@@ -34,8 +36,8 @@ def blobs(number=64):
 def test_each_trains(name):
     config = config_of(name, num_samples=5)
     keras.utils.set_random_seed(0)
-    bottleneck = train_cifar.make_bottleneck(config)
-    model = train_cifar.make_model(config, (8, 8, 3), bottleneck)
+    bottleneck = image.make_bottleneck(config)
+    model = image.make_model(config, (8, 8, 3), bottleneck)
     model.compile(keras.optimizers.Adam(2e-3))
     images = blobs()
     history = model.fit({"images": images}, batch_size=16, epochs=15, verbose=0).history
@@ -54,7 +56,7 @@ def test_each_trains(name):
 
 
 def test_gumbel_softmax_cools_down_within_the_run():
-    bottleneck = train_cifar.make_bottleneck(config_of("gumbel_softmax", steps=400))
+    bottleneck = image.make_bottleneck(config_of("gumbel_softmax", steps=400))
     temperatures = [float(bottleneck.temperature(step)) for step in (0, 200, 400)]
     np.testing.assert_allclose(temperatures, [1.2, 0.7, 0.2], rtol=1e-6)
 
@@ -83,4 +85,4 @@ def test_a_residual_run_with_its_predictor(tmp_path):
 )
 def test_arguments_that_do_not_fit(name, options, message):
     with pytest.raises(InputError, match=message):
-        train_cifar.make_bottleneck(config_of(name, **options))
+        image.make_bottleneck(config_of(name, **options))

@@ -1,7 +1,8 @@
 """Encoders and decoders of images, by name.
 
-All of them turn images (height, width, channels) into a field of (height/4, width/4, 10) latents, 8x8x10 for CIFAR-10,
-and back.
+All of them turn images (height, width, channels) into a field of (height/4, width/4, latents_per_position) latents and
+back: 8x8x10 for CIFAR-10, and with one latent a position 32x32x1 for 128x128 images and 21x21x1 for 84x84 (oord2017
+section 4.2).
 """
 
 import dataclasses
@@ -12,7 +13,6 @@ from keras import layers
 from vq_keras.errors import InputError
 
 STRIDE = 4
-LATENTS_PER_POSITION = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,10 +22,12 @@ class Architecture:
     Args:
         hidden_dim: units of the convolutions.
         latent_dim: dimensions of a latent.
+        latents_per_position: latents at each position of the field.
     """
 
     hidden_dim: int
     latent_dim: int
+    latents_per_position: int = 10
 
     def code_shape(self, image_shape):
         """The field of codes for images (height, width, channels).
@@ -40,7 +42,7 @@ class Architecture:
                 f"images of {height}x{width}x{channels} do not fit: height and width have to be multiples of "
                 f"{STRIDE}, such as {fitting[0]}x{fitting[1]}."
             )
-        return (height // STRIDE, width // STRIDE, LATENTS_PER_POSITION)
+        return (height // STRIDE, width // STRIDE, self.latents_per_position)
 
     def encoder(self, image_shape):
         """A functional model: images, integers 0..255 (batch, *image_shape) -> latents (batch, *code_shape, dim)."""
@@ -73,7 +75,7 @@ class Oord2017(Architecture):
     """oord2017 section 4.1: two 4x4 convolutions of stride 2, two residual blocks; the decoder mirrors it.
 
     A residual block is ReLU, 3x3 convolution, ReLU, 1x1 convolution, added to its input. Two 1x1 convolutions are
-    ours: to the ten latents of a position, of which the paper says the number and not how they are made, and from
+    ours: to the latents of a position, of which the paper says the number and not how they are made, and from
     the last transposed convolution to the likelihood's parameters, which for 256 grey levels would otherwise cost
     most of the network.
     """
@@ -140,17 +142,18 @@ ARCHITECTURES = {
 }
 
 
-def get(name):
+def get(name, latents_per_position=10):
     """An architecture by name.
 
     Args:
         name: "oord2017", "roy2018", or "small" (oord2017 for two CPU cores).
+        latents_per_position: latents at each position of the field.
 
     Returns:
         An `Architecture`.
 
     Raises:
-        InputError: for an unknown name; the message lists the known ones.
+        InputError: for an unknown name, the message lists the known ones; for less than one latent a position.
 
     Example:
         >>> get("oord2017").code_shape((32, 32, 3))
@@ -158,4 +161,6 @@ def get(name):
     """
     if name not in ARCHITECTURES:
         raise InputError(f"there is no architecture {name!r}; the known ones are {', '.join(sorted(ARCHITECTURES))}.")
-    return ARCHITECTURES[name]
+    if latents_per_position < 1:
+        raise InputError(f"latents_per_position is {latents_per_position}; give 1 or more.")
+    return dataclasses.replace(ARCHITECTURES[name], latents_per_position=latents_per_position)

@@ -40,17 +40,20 @@ class ImageAutoencoder(keras.Model):
     straight through, `"distances"` are those of `metrics.squared_distances` of each latent. Metrics: `nll_x`, `nll_z`,
     `bits_per_dim`, of codes `perplexity` and `codes_in_use`, and of those distances `codebook_distance`.
 
+    With a latent predictor of p(codes | class) the input has "classes", too: int32 (batch,).
+
     Args:
         bottleneck: a `Bottleneck`, or another `LatentLayer` that gives a bound.
         image_shape: (height, width, channels); height and width multiples of 4.
         architecture: a name of `vq_keras.models.architectures`.
         likelihood: a name of `vq_keras.likelihoods`, or a `Likelihood`.
-        latent_predictor: None, or a `LatentPredictor` without classes for this field of codes.
+        latent_predictor: None, or a `LatentPredictor` for this field of codes, maybe with classes.
         predictor_weight: weight of nll_z in the loss.
+        latents_per_position: latents at each position of the field of codes.
 
     Raises:
-        InputError: for an unknown name, an image size that does not fit, a latent predictor without codes, or one with
-            classes.
+        InputError: for an unknown name, an image size that does not fit, a latent predictor without codes, or one that
+            wants a context.
 
     Example:
         >>> model = ImageAutoencoder(VectorQuantizer(num_codes=64), image_shape=(32, 32, 3))
@@ -66,15 +69,16 @@ class ImageAutoencoder(keras.Model):
         likelihood="categorical",
         latent_predictor=None,
         predictor_weight=1.0,
+        latents_per_position=10,
         **kwargs,
     ):
         likelihood = likelihoods.get(likelihood)
         image_shape = tuple(image_shape)
         if latent_predictor is not None and not bottleneck.has_codes:
             raise InputError(f"a {type(bottleneck).__name__} has no codes for a latent predictor; leave that out.")
-        if latent_predictor is not None and isinstance(latent_predictor.input, dict):
-            raise InputError("the latent predictor wants classes, which there are none of here; make it without.")
-        parts = architectures.get(architecture)
+        if isinstance(getattr(latent_predictor, "input", None), dict) and "context" in latent_predictor.input:
+            raise InputError("the latent predictor wants a context, which images do not have; make it without.")
+        parts = architectures.get(architecture, latents_per_position)
         encoder = parts.encoder(image_shape)
         decoder = parts.decoder(image_shape, likelihood.num_parameters(image_shape[-1]))
 
@@ -90,15 +94,18 @@ class ImageAutoencoder(keras.Model):
             outputs |= BoundTerms(likelihood, name="bound_terms")(images, parameters, scores)
         else:
             outputs["nll_x"] = ReconstructionTerm(likelihood, name="reconstruction_term")(images, parameters)
+        inputs = {"images": images}
         if latent_predictor is not None:
-            term = LatentTerm(latent_predictor, name="latent_term")
+            term, classes = LatentTerm(latent_predictor, name="latent_term"), None
+            if latent_predictor.num_classes:
+                classes = inputs["classes"] = keras.Input((), dtype="int32", name="classes")
             if bottleneck.gives_bound:
-                outputs["nll_codes"] = term(ops.expand_dims(encoded["codes"], -1))
+                outputs["nll_codes"] = term(ops.expand_dims(encoded["codes"], -1), classes)
             else:
-                outputs["nll_z"] = term(encoded["samples"])
+                outputs["nll_z"] = term(encoded["samples"], classes)
         if bottleneck.passes_straight_through:
             outputs["distances"] = metrics.squared_distances(latents, encoded["quantized"])
-        super().__init__(inputs={"images": images}, outputs=outputs, **kwargs)
+        super().__init__(inputs=inputs, outputs=outputs, **kwargs)
 
         self.image_shape = image_shape
         self.code_shape = bottleneck.code_shape(parts.code_shape(image_shape))
@@ -109,6 +116,7 @@ class ImageAutoencoder(keras.Model):
         self.likelihood = likelihood
         self.latent_predictor = latent_predictor
         self.predictor_weight = predictor_weight
+        self.latents_per_position = latents_per_position
         self._means = [keras.metrics.Mean(name=name) for name in ("nll_x", "nll_z", "bits_per_dim")]
         self._usage = []
         if bottleneck.has_codes:
@@ -118,6 +126,11 @@ class ImageAutoencoder(keras.Model):
                 metrics.CodesInUse(*codebooks, name="codes_in_use"),
             ]
         self._distance = [metrics.CodebookDistance()] if bottleneck.passes_straight_through else []
+
+    @property
+    def num_classes(self):
+        """Of the latent predictor; None where there are none."""
+        return None if self.latent_predictor is None else self.latent_predictor.num_classes
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         loss = ops.mean(y_pred["nll_x"])
@@ -165,7 +178,7 @@ class ImageAutoencoder(keras.Model):
         """This model, its weights included, with a latent predictor that was trained afterwards on its codes.
 
         Args:
-            latent_predictor: a `LatentPredictor` without classes for this field of codes.
+            latent_predictor: a `LatentPredictor` for this field of codes.
 
         Returns:
             A new `ImageAutoencoder`.
@@ -190,6 +203,7 @@ class ImageAutoencoder(keras.Model):
             "likelihood": serialize(self.likelihood),
             "latent_predictor": latent_predictor,
             "predictor_weight": self.predictor_weight,
+            "latents_per_position": self.latents_per_position,
             "name": self.name,
         }
 

@@ -25,7 +25,7 @@ class ReconstructionTerm(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="vq_keras")
 class LatentTerm(keras.layers.Layer):
-    """-log p(codes) of each image, in nats per code: samples (batch, *positions, m) -> (batch,).
+    """-log p(codes) of each image, in nats per code: samples (batch, *positions, m), classes (batch,) -> (batch,).
 
     With m samples the labels are soft: the mean of the cross entropies of the samples (roy2018 section 3.2). The
     predictor reads ids, so no gradient goes back to the encoder, as in the released code of the image model.
@@ -35,13 +35,13 @@ class LatentTerm(keras.layers.Layer):
         super().__init__(**kwargs)
         self.latent_predictor = latent_predictor
 
-    def call(self, samples, training=None):
+    def call(self, samples, classes=None, training=None):
         num_codes = math.prod(samples.shape[1:-1])
         samples = ops.reshape(samples, (-1, num_codes, samples.shape[-1]))
-        logits = self.latent_predictor(samples, training=training)
-        return self.latent_predictor.cross_entropy(samples, logits) / num_codes
+        nats = self.latent_predictor.nats(samples, classes, training)
+        return nats / num_codes
 
-    def compute_output_spec(self, samples, training=None):
+    def compute_output_spec(self, samples, classes=None, training=None):
         return keras.KerasTensor(samples.shape[:1], dtype="float32")
 
 

@@ -34,6 +34,8 @@ class LatentPredictor(keras.Model):
         num_codes: size of a codebook.
     """
 
+    num_classes = None
+
     def __init__(self, inputs, outputs, code_shape: tuple, num_codes: int, **kwargs):
         super().__init__(inputs=inputs, outputs=outputs, **kwargs)
         self.code_shape = code_shape
@@ -54,6 +56,19 @@ class LatentPredictor(keras.Model):
             (batch,) float32, the sum over positions.
         """
         return ops.sum(soft_labels.cross_entropy(samples, logits), axis=-1)
+
+    def nats(self, samples, classes=None, training=False):
+        """-log p of each field of codes: `cross_entropy` of what the model gives.
+
+        Args:
+            samples: (batch, n, m) int32.
+            classes: (batch,) int32, where the model is conditioned on a class.
+
+        Returns:
+            (batch,) float32, the sum over positions.
+        """
+        inputs = samples if classes is None else {"samples": samples, "classes": classes}
+        return self.cross_entropy(samples, self(inputs, training=training))
 
     def generate(self, uniforms, temperature=1.0, top_k: int | None = None, **context):
         """Draws fields of codes.

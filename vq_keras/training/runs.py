@@ -1,6 +1,7 @@
 """The folder of a run, or a preset by name: which configuration it belongs to, and the model it ended with."""
 
 import csv
+import hashlib
 import json
 import os
 import zipfile
@@ -132,6 +133,16 @@ def save_model(model, run_dir):
     os.replace(aside, path)
 
 
+def fingerprint(run_dir) -> str:
+    """Of a run's trained model: another when it was trained again.
+
+    Raises:
+        InputError: where the run has no model.
+    """
+    with open(_model_file(run_dir), "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
 def load_translator(run_dir):
     """The trained model of a translator's run or of a preset, its vocabulary and its configuration.
 
@@ -194,11 +205,7 @@ def load_model(run_dir):
     # Keras finds the classes of a file only once they are imported.
     from vq_keras.models import image, latent_transformer, parallel_transformer, transformer  # noqa: F401
 
-    run_dir = find(run_dir)
-    load_config(run_dir)
-    path = run_dir / MODEL
-    if not path.exists():
-        raise InputError(f"{run_dir} has no {MODEL} yet: let its training end first.")
+    path = _model_file(run_dir)
     try:
         return keras.models.load_model(path, compile=False)
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
@@ -206,3 +213,12 @@ def load_model(run_dir):
             f"{path} cannot be read ({type(error).__name__}): it is damaged, or of another version of vq_keras; use "
             "the version that trained it, or train the run again."
         ) from error
+
+
+def _model_file(run_dir):
+    run_dir = find(run_dir)
+    load_config(run_dir)
+    path = run_dir / MODEL
+    if not path.exists():
+        raise InputError(f"{run_dir} has no {MODEL} yet: let its training end first.")
+    return path
