@@ -100,7 +100,7 @@ def batches(builder, split: str, title: str, decoders=None) -> Iterator[dict[str
 
     count, expected = 0, builder.info.splits[split].num_examples
     try:
-        for batch in builder.as_dataset(split=split, decoders=decoders).batch(1000).as_numpy_iterator():
+        for batch in builder.as_dataset(split=split, decoders=decoders).batch(1000).prefetch(1).as_numpy_iterator():
             count += len(next(iter(batch.values())))
             yield batch
     except (tf.errors.OpError, ValueError) as error:
