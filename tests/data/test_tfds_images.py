@@ -134,6 +134,17 @@ def test_sets_without_images_are_refused_before_a_download(tmp_path):
         load("tfds:imagenette/320px-v2", tmp_path)
 
 
+def test_sets_that_are_downloaded_by_hand_are_told(tmp_path, monkeypatch):
+    import requests
+
+    response = requests.Response()
+    response.status_code = 200
+    monkeypatch.setattr(requests, "head", lambda *_, **__: response)
+    monkeypatch.setattr(requests.Session, "send", lambda *_, **__: pytest.fail("TFDS went to download"))
+    with pytest.raises(InputError, match=rf"imagenet2012 is not in {tmp_path}/.* and cannot be downloaded \(Assertion"):
+        load("tfds:imagenet2012", tmp_path, 64)
+
+
 @pytest.mark.parametrize("name", ["no_such_set", "mnist:9.9.9", "imagenette/no_such_config", ""])
 def test_unknown_sets_are_told(name, tmp_path):
     with pytest.raises(InputError, match=f"TensorFlow Datasets has no data set '{name}'"):

@@ -47,10 +47,9 @@ def load(
     """
     title = title or name
     builder = tfds.find(name, data_dir, title, _INSTEAD)
-    features = dict(builder.info.features.items())
-    height, width, channels = _image_shape(features, title, image_size)
+    height, width, channels = _image_shape(builder.info.features, title, image_size)
     tfds.prepare(builder, title, _INSTEAD)
-    label = _class_label(features)
+    label = _class_label(builder.info.features)  # Of some sets its names come with the data.
     splits = _splits(builder, title, label)
 
     shapes = {}
@@ -68,10 +67,10 @@ def load(
     return ImageData(name, **arrays, class_names=None if label is None else tuple(label.names))
 
 
-def _image_shape(features: dict, title: str, size: int | None) -> tuple[int, int, int]:
+def _image_shape(features, title: str, size: int | None) -> tuple[int, int, int]:
     import tensorflow_datasets
 
-    if not isinstance(features.get("image"), tensorflow_datasets.features.Image):
+    if "image" not in features or not isinstance(features["image"], tensorflow_datasets.features.Image):
         raise InputError(f"{title} has {', '.join(sorted(features))}, but no feature 'image' with images.")
     image = features["image"]
     if image.np_dtype != np.uint8 or len(image.shape) != 3 or image.shape[-1] not in _MODES:
@@ -89,11 +88,12 @@ def _image_shape(features: dict, title: str, size: int | None) -> tuple[int, int
     return image.shape
 
 
-def _class_label(features: dict):
+def _class_label(features):
     import tensorflow_datasets
 
-    label = features.get("label")
-    return label if isinstance(label, tensorflow_datasets.features.ClassLabel) else None
+    if "label" in features and isinstance(features["label"], tensorflow_datasets.features.ClassLabel):
+        return features["label"]
+    return None
 
 
 def _splits(builder, title: str, label) -> dict[str, str]:
