@@ -116,11 +116,55 @@ def test_test_batches_hold_every_image_once_in_order():
         np.testing.assert_array_equal(np.concatenate(got), images)
 
 
+def class_of(images):
+    """A class for each of the `numbered_images`: their classes are told by their pixels alone."""
+    return 7 * images[:, 0, 0, 0].astype(np.int32) % 251
+
+
+@hypothesis.settings(deadline=None, max_examples=20)
+@hypothesis.given(
+    num_images=st.integers(1, 40), batch_size=st.integers(1, 50), seed=st.integers(0, 99), start_step=st.integers(0, 30)
+)
+def test_an_image_keeps_its_class_over_epochs_and_a_break(num_images, batch_size, seed, start_step):
+    images = numbered_images(num_images)
+    steps = 2 + 2 * num_images // batch_size
+    pipeline = training_batches(images, batch_size, seed, start_step, classes=class_of(images))
+    without = training_batches(images, batch_size, seed, start_step)
+    for batch, same in zip(itertools.islice(pipeline, steps), without, strict=False):
+        assert np.asarray(batch["classes"]).dtype == np.int32
+        np.testing.assert_array_equal(batch["classes"], class_of(np.asarray(batch["images"])))
+        np.testing.assert_array_equal(batch["images"], same["images"])
+
+
+def test_test_batches_have_the_classes_in_order():
+    images = numbered_images(11)
+    got = [np.asarray(batch["classes"]) for batch in test_batches(images, 4, class_of(images))]
+    assert [len(classes) for classes in got] == [4, 4, 3]
+    assert np.concatenate(got).tolist() == [0, 7, 14, 21, 28, 35, 42, 49, 56, 63, 70]
+
+
+@pytest.mark.parametrize(
+    "classes, message",
+    [
+        (np.zeros(4, np.int32), r"one for each of the 5 images, but they are int32 of shape \(4,\)"),
+        (np.zeros(5, np.int64), r"must be int32, .* but they are int64 of shape \(5,\)"),
+        (np.zeros((5, 1), np.int32), r"int32 of shape \(5, 1\)"),
+    ],
+)
+def test_classes_of_another_kind_are_told_at_once(classes, message):
+    with pytest.raises(InputError, match=message):
+        training_batches(numbered_images(5), 2, seed=0, classes=classes)
+    with pytest.raises(InputError, match=message):
+        test_batches(numbered_images(5), 2, classes)
+
+
 @pytest.mark.skipif(not on_tensorflow, reason="tf.data pipelines run on the TensorFlow backend")
 def test_shapes_are_static_on_tensorflow():
     images = numbered_images(11)
     assert training_batches(images, 4, seed=0).element_spec["images"].shape.as_list() == [4, 4, 5, 3]
     assert test_batches(images, 4).element_spec["images"].shape.as_list() == [None, 4, 5, 3]
+    assert training_batches(images, 4, 0, classes=class_of(images)).element_spec["classes"].shape.as_list() == [4]
+    assert test_batches(images, 4, class_of(images)).element_spec["classes"].shape.as_list() == [None]
 
 
 class Recorder(keras.Model):

@@ -15,9 +15,13 @@ tf = pytest.importorskip("tensorflow", reason="CIFAR-10 is read through TensorFl
 tfds = pytest.importorskip("tensorflow_datasets", reason="CIFAR-10 is read through TensorFlow Datasets")
 
 
+NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
 def prepare(folder, images):
     """Writes a TFDS data directory that holds these images, a dictionary from split to uint8 array, as CIFAR-10."""
     builder = tfds.builder("cifar10", data_dir=folder)
+    builder.info.features["label"].names = NAMES  # As its own preparation does.
 
     def examples(split):
         for number, image in enumerate(images[split]):
@@ -67,6 +71,18 @@ def test_the_images_of_a_data_directory(prepared, noise):
     assert_same_images(data.test, noise["test"])
     again = load("cifar10", str(prepared))
     np.testing.assert_array_equal(again.train, data.train)
+
+
+def test_images_have_their_classes(prepared, noise):
+    data = load("cifar10", prepared)
+    assert data.class_names == tuple(NAMES)
+    for images, classes, expected in (
+        (data.train, data.train_classes, noise["train"]),
+        (data.test, data.test_classes, noise["test"]),
+    ):
+        numbers = {image.tobytes(): number for number, image in enumerate(expected)}
+        assert classes.dtype == np.int32
+        assert classes.tolist() == [numbers[image.tobytes()] % 10 for image in images]
 
 
 def test_true_images_keep_their_pixels(tmp_path):

@@ -41,6 +41,52 @@ def test_subfolders_train_and_test_are_the_two_sets(tmp_path):
     assert data.test[:, 0, 0, 0].tolist() == [9]
 
 
+def test_subfolders_are_classes(tmp_path):
+    for value, place in enumerate(["owl", "cat/young", "dog", "cat", "owl/old/very"]):
+        save(tmp_path / "train" / place / f"{value}.png", plain(value))
+    for value, place in enumerate(["owl", "cat"]):
+        save(tmp_path / "test" / place / f"{value}.png", plain(value))
+    data = load("folder", tmp_path)
+    assert data.class_names == ("cat", "dog", "owl")
+    # By path: cat/3, cat/young/1, dog/2, owl/0, owl/old/very/4.
+    assert data.train[:, 0, 0, 0].tolist() == [3, 1, 2, 0, 4]
+    assert data.train_classes.tolist() == [0, 0, 1, 2, 2]
+    assert data.test[:, 0, 0, 0].tolist() == [1, 0]
+    assert data.test_classes.tolist() == [0, 2]
+
+
+def test_subfolders_are_classes_without_train_and_test_too(tmp_path):
+    for value in range(40):
+        save(tmp_path / f"class {value % 4}" / f"{value}.png", plain(value))
+    data = load("folder", tmp_path)
+    assert data.class_names == ("class 0", "class 1", "class 2", "class 3")
+    np.testing.assert_array_equal(data.train_classes, data.train[:, 0, 0, 0] % 4)
+    np.testing.assert_array_equal(data.test_classes, data.test[:, 0, 0, 0] % 4)
+
+
+@pytest.mark.parametrize(
+    "train, test",
+    [
+        (["cat", "."], ["cat"]),  # An image in no subfolder,
+        (["cat", "dog"], ["."]),  # in the test set,
+        (["cat", "cat"], ["cat"]),  # and one subfolder alone.
+    ],
+)
+def test_other_subfolders_are_no_classes(train, test, tmp_path):
+    for part, places in (("train", train), ("test", test)):
+        for value, place in enumerate(places):
+            save(tmp_path / part / place / f"{value}.png", plain(value))
+    data = load("folder", tmp_path)
+    assert (data.train_classes, data.test_classes, data.class_names) == (None, None, None)
+
+
+def test_a_class_of_the_test_images_alone_is_named(tmp_path):
+    for place in ("train/cat", "train/dog", "test/cat", "test/fox", "test/owl"):
+        save(tmp_path / place / "a.png", plain(1))
+    with pytest.raises(InputError, match=r"test has the subfolder 'fox' and 'owl', a class that .*train lacks: "):
+        load("folder", tmp_path)
+
+
 def test_images_are_cut_to_their_centre_and_resized(tmp_path):
     # Red and blue ends, and in the middle a green square with rows of 100 and 200 by turns.
     pixels = np.zeros((64, 128, 3), np.uint8)

@@ -33,8 +33,49 @@ def test_arrays_of_another_kind_are_refused(train, test, message):
         ImageData("mine", train, test)
 
 
+def classes(*values, dtype=np.int32):
+    return np.array(values, dtype)
+
+
+def test_classes_and_their_names():
+    data = ImageData("mine", images(3), images(2), classes(2, 0, 1), classes(0, 0), ("cat", "dog", "owl", "fox"))
+    assert data.num_classes == 4
+    assert ImageData("mine", images(3), images(2), classes(2, 0, 1), classes(5, 0)).num_classes == 6
+    assert ImageData("mine", images(3), images(2)).num_classes is None
+
+
+@pytest.mark.parametrize(
+    "given, message",
+    [
+        ({"train_classes": classes(0, 1)}, "mine must have classes of both its train and its test images"),
+        ({"test_classes": classes(0, 1)}, "mine must have classes of both its train and its test images"),
+        ({"class_names": ("cat",)}, "mine must have classes of both its train and its test images, or none at all"),
+        (
+            {"train_classes": classes(0, 1, 1), "test_classes": classes(0, 1)},
+            r"'train_classes' of mine must be int32, one for each of the 2 images, but it is int32 of shape \(3,\)",
+        ),
+        (
+            {"train_classes": classes(0, 1), "test_classes": classes(0, 1, dtype=np.int64)},
+            r"'test_classes' of mine must be int32, .* but it is int64 of shape \(2,\)",
+        ),
+        (
+            {"train_classes": classes(0, 2), "test_classes": classes(0, 1), "class_names": ("cat", "dog")},
+            "'train_classes' of mine must be from 0 to 1, but there is a 2",
+        ),
+        (
+            {"train_classes": classes(0, 2), "test_classes": classes(0, -1)},
+            "'test_classes' of mine must be from 0 to 2, but there is a -1",
+        ),
+    ],
+)
+def test_classes_that_will_not_do_are_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        ImageData("mine", images(), images(), **given)
+
+
 def test_unknown_names_are_told_the_known_ones():
-    with pytest.raises(InputError, match="no data set 'mnist'; choose one of cifar10, folder, npz, photos"):
+    known = r"cifar10, episodes, folder, npz, photos, tfds:NAME\[/CONFIG\]\."
+    with pytest.raises(InputError, match=f"no data set 'mnist'; choose one of {known}"):
         load("mnist")
 
 

@@ -1,3 +1,4 @@
+import dataclasses
 import zipfile
 
 import numpy as np
@@ -5,6 +6,9 @@ import pytest
 
 from vq_keras.data import ImageData, load, npz
 from vq_keras.errors import InputError
+
+IMAGES = {"train": np.zeros((2, 4, 4, 3), np.uint8), "test": np.zeros((2, 4, 4, 3), np.uint8)}
+CLASSES = {"train_classes": np.zeros(2, np.int32), "test_classes": np.zeros(2, np.int32)}
 
 
 @pytest.fixture
@@ -26,6 +30,20 @@ def test_what_was_written_is_read(data, tmp_path):
     assert [file.name for file in path.parent.iterdir()] == ["noise.npz"]
     with zipfile.ZipFile(path) as file:
         assert all(entry.compress_type == zipfile.ZIP_STORED for entry in file.infolist())
+
+
+def test_classes_and_their_names_are_kept(data, tmp_path):
+    classes = {"train_classes": np.arange(9, dtype=np.int32) % 3, "test_classes": np.array([2, 0, 1, 1], np.int32)}
+    for names in (("cat", "dog", "the great grey owl"), None):
+        npz.write(dataclasses.replace(data, **classes, class_names=names), tmp_path / "noise.npz")
+        read = npz.read(tmp_path / "noise.npz")
+        np.testing.assert_array_equal(read.train_classes, classes["train_classes"])
+        np.testing.assert_array_equal(read.test_classes, classes["test_classes"])
+        assert read.train_classes.dtype == np.int32
+        assert read.class_names == names
+    npz.write(data, tmp_path / "noise.npz")
+    read = npz.read(tmp_path / "noise.npz")
+    assert (read.train_classes, read.test_classes, read.class_names) == (None, None, None)
 
 
 def test_a_file_without_the_suffix_keeps_its_name(data, tmp_path):
@@ -59,6 +77,9 @@ def test_a_write_that_fails_leaves_the_old_file(data, tmp_path, monkeypatch):
         ({"train": np.zeros((2, 4, 4, 3), np.uint8), "test": np.zeros((0, 4, 4, 3), np.uint8)}, "'test' of .* empty"),
         ({"train": np.zeros((2, 4, 4, 3), np.uint8), "test": np.zeros((2, 4, 4, 1), np.uint8)}, "one shape"),
         ({"train": np.array([None]), "test": np.array([None])}, "damaged"),
+        ({**IMAGES, "train_classes": np.zeros(2, np.int32)}, "both its train and its test images"),
+        ({**IMAGES, **CLASSES, "class_names": np.arange(3)}, r"'class_names' of .* must be texts .* int64 .* \(3,\)"),
+        ({**IMAGES, **CLASSES, "class_names": np.array("cat")}, r"'class_names' of .* must be texts .* shape \(\)"),
     ],
 )
 def test_wrong_arrays_are_told_with_the_file(arrays, message, tmp_path):

@@ -63,11 +63,11 @@ def prepare(builder, title: str, instead: str) -> None:
     Raises:
         InputError: the set is neither there nor downloadable.
     """
+    if builder.is_prepared():
+        return
     import requests  # TFDS downloads with it, so it is installed, and the same proxies hold for both
     import tensorflow_datasets as tfds
 
-    if builder.is_prepared():
-        return
     try:
         # TFDS asks an address that does not answer for minutes; one short question of our own comes first.
         for address in list(builder.url_infos or ())[:1]:
@@ -100,7 +100,7 @@ def batches(builder, split: str, title: str, decoders=None) -> Iterator[dict[str
 
     count, expected = 0, builder.info.splits[split].num_examples
     try:
-        for batch in builder.as_dataset(split=split, decoders=decoders).batch(1000).as_numpy_iterator():
+        for batch in builder.as_dataset(split=split, decoders=decoders).batch(1000).prefetch(1).as_numpy_iterator():
             count += len(next(iter(batch.values())))
             yield batch
     except (tf.errors.OpError, ValueError) as error:

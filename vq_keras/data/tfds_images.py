@@ -15,6 +15,8 @@ from vq_keras.errors import InputError
 
 _INSTEAD = "--dataset photos"
 _MODES = {1: "L", 3: "RGB"}
+# To hand a thread each 32x32 image on its own takes longer than to decode it.
+_IMAGES_A_TASK = 50
 
 
 def load(
@@ -45,10 +47,9 @@ def load(
     """
     title = title or name
     builder = tfds.find(name, data_dir, title, _INSTEAD)
-    features = dict(builder.info.features.items())
-    height, width, channels = _image_shape(features, title, image_size)
+    height, width, channels = _image_shape(builder.info.features, title, image_size)
     tfds.prepare(builder, title, _INSTEAD)
-    label = _class_label(features)
+    label = _class_label(builder.info.features)  # Of some sets its names come with the data.
     splits = _splits(builder, title, label)
 
     shapes = {}
@@ -66,16 +67,16 @@ def load(
     return ImageData(name, **arrays, class_names=None if label is None else tuple(label.names))
 
 
-def _image_shape(features: dict, title: str, size: int | None) -> tuple[int, int, int]:
+def _image_shape(features, title: str, size: int | None) -> tuple[int, int, int]:
     import tensorflow_datasets
 
-    if not isinstance(features.get("image"), tensorflow_datasets.features.Image):
+    if "image" not in features or not isinstance(features["image"], tensorflow_datasets.features.Image):
         raise InputError(f"{title} has {', '.join(sorted(features))}, but no feature 'image' with images.")
     image = features["image"]
-    if image.dtype != np.uint8 or len(image.shape) != 3 or image.shape[-1] not in _MODES:
+    if image.np_dtype != np.uint8 or len(image.shape) != 3 or image.shape[-1] not in _MODES:
         raise InputError(
-            f"The images of {title} are {np.dtype(image.dtype)} of shape {image.shape}, where only uint8 images with "
-            "one channel (grey) or three (RGB) can be read."
+            f"The images of {title} are {np.dtype(image.np_dtype)} of shape {image.shape}: choose a set of uint8 "
+            "images with one channel (grey) or three (RGB)."
         )
     height, width, channels = image.shape
     if size is not None:
@@ -87,11 +88,12 @@ def _image_shape(features: dict, title: str, size: int | None) -> tuple[int, int
     return image.shape
 
 
-def _class_label(features: dict):
+def _class_label(features):
     import tensorflow_datasets
 
-    label = features.get("label")
-    return label if isinstance(label, tensorflow_datasets.features.ClassLabel) else None
+    if "label" in features and isinstance(features["label"], tensorflow_datasets.features.ClassLabel):
+        return features["label"]
+    return None
 
 
 def _splits(builder, title: str, label) -> dict[str, str]:
@@ -122,14 +124,15 @@ def _fill(builder, split: str, title: str, images: np.ndarray, classes: np.ndarr
     features = {"image": True} if classes is None else {"image": True, "label": True}
     encoded = decode.PartialDecoding(features, decoders={"image": decode.SkipDecoding()})
 
-    def put(row, file):
-        try:
-            image = decoding.upright(io.BytesIO(file))
-        except decoding.DAMAGE as error:
-            raise InputError(
-                f"{title} in {builder.data_dir} is damaged (image {row} of '{split}': {error}): prepare it again."
-            ) from error
-        images[row] = decoding.square(image.convert(mode), images.shape[1])
+    def put(start, files):
+        for row, file in enumerate(files, start):
+            try:
+                image = decoding.upright(io.BytesIO(file))
+            except decoding.DAMAGE as error:
+                raise InputError(
+                    f"{title} in {builder.data_dir} is damaged (image {row} of '{split}': {error}): prepare it again."
+                ) from error
+            images[row] = decoding.square(image.convert(mode), images.shape[1])
 
     start = 0
     progress = Progress(console=Console(stderr=True), transient=True)
@@ -137,11 +140,13 @@ def _fill(builder, split: str, title: str, images: np.ndarray, classes: np.ndarr
     with progress, concurrent.futures.ThreadPoolExecutor() as pool:
         task = progress.add_task(f"{title}, {split}", total=len(images))
         for batch in tfds.batches(builder, split, title, encoded):
-            rows = range(start, start + len(batch["image"]))
-            list(pool.map(put, rows, batch["image"]))  # A list, so that what a thread raised is raised here.
+            stop = start + len(batch["image"])
+            parts = range(0, stop - start, _IMAGES_A_TASK)
+            files = [batch["image"][part : part + _IMAGES_A_TASK] for part in parts]
+            list(pool.map(put, [start + part for part in parts], files))  # A list, to raise here what a thread raised.
             if classes is not None:
-                classes[rows.start : rows.stop] = batch["label"]
-            start = rows.stop
+                classes[start:stop] = batch["label"]
+            start = stop
             progress.update(task, completed=start)
 
 
