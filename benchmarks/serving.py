@@ -15,12 +15,12 @@ import json
 import os
 import pathlib
 import platform
-import resource
 import statistics
 import tempfile
 import time
 
 import numpy as np
+import psutil
 import rich.console
 import rich.progress
 import rich.table
@@ -148,12 +148,12 @@ def overheads(ids, repeats):
 
 
 def memory(config, system, sentences):
-    """The process's largest memory so far, in MB, after each twentieth of the requests."""
-    found = []
+    """The memory that the process holds, in MB, after each twentieth of the requests."""
+    process, found = psutil.Process(), []
     for number in rich.progress.track(range(config.memory_requests), "memory", transient=True):
         system.translate([sentences[number % len(sentences)]])
         if (number + 1) % max(1, config.memory_requests // 20) == 0:
-            found.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+            found.append(process.memory_info().rss / 2**20)
     return found
 
 
@@ -178,8 +178,10 @@ def tables(figures):
     yield costs
     if figures["memory_mb"]:
         values = figures["memory_mb"]
-        watched = rich.table.Table("largest memory, MB, after 1/20 of the requests", "half", "all")
-        watched.add_row(*(f"{values[i]:.0f}" for i in (0, len(values) // 2 - 1, -1)))
+        watched = rich.table.Table("memory, MB, after 1/20 of the requests", "half", "all", "most")
+        watched.add_row(
+            *(f"{value:.0f}" for value in (values[0], values[len(values) // 2 - 1], values[-1], max(values)))
+        )
         yield watched
 
 

@@ -135,11 +135,12 @@ def report(config, model, data):
 
 
 def samples(model, seed):
-    """64 images drawn from the model; with classes a row of eight for each of the first eight."""
-    uniforms = np.random.default_rng(seed).random((64, math.prod(model.code_shape)), dtype="float32")
-    context = {}
+    """Rows of eight images drawn from the model: eight rows, or with classes one for each of the first ten."""
+    rows, context = 8, {}
     if model.num_classes:
-        context["classes"] = (np.arange(64) // 8 % model.num_classes).astype("int32")
+        rows = min(model.num_classes, 10)
+        context["classes"] = np.repeat(np.arange(rows, dtype="int32"), 8)
+    uniforms = np.random.default_rng(seed).random((8 * rows, math.prod(model.code_shape)), dtype="float32")
     images = model.decode(model.latent_predictor.generate(uniforms, **context))
     return plots.image_grid(keras.ops.convert_to_numpy(images), columns=8, scale=3)
 
