@@ -40,6 +40,8 @@ WORDS = {
     "bits_per_dim_reconstruction": "what the images take when the codes are known",
     "bits_per_dim_codes": "what the codes take",
 }
+# At a time, 64 images of 32x32: the parameters of a pixel are up to 768 numbers, and a batch may be of any size.
+PIXELS = 64 * 32 * 32
 RECONSTRUCT = "Encodes images and decodes them again."
 
 
@@ -64,13 +66,16 @@ def signatures(model):
     import tensorflow as tf
     from keras import ops
 
+    from vq_keras.chunks import in_chunks
     from vq_keras.metrics import bits_per_dim
     from vq_keras.saved_model import Signature
 
     def signature(function, inputs, about):
-        """With a batch of one image as an example for servers."""
+        """With a batch of one image as an example for servers, and larger ones in parts."""
         example = {name: np.zeros((1, *shape[1:]), dtype) for name, (shape, dtype) in inputs.items()}
-        return Signature(function, inputs, about, WORDS, [example])
+        columns = max(shape[1] if len(shape) > 1 else 1 for shape, _ in inputs.values())
+        rows = max(1, PIXELS // math.prod(model.image_shape[:2]))
+        return Signature(in_chunks(function, rows * columns), inputs, about, WORDS, [example])
 
     num_dims, num_codes = math.prod(model.image_shape), math.prod(model.code_shape)
     images = {"images": ((None, *model.image_shape), "uint8")}

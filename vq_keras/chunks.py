@@ -7,8 +7,8 @@ def in_chunks(function: Callable, places: int) -> Callable:
     """A function that does a few rows of a batch after the others, so that its memory does not grow with the batch.
 
     Args:
-        function: takes tensors of the shape (batch, n, ...), of any n; returns a dict of tensors, each with the batch
-            as its first axis and else of one shape for the same n.
+        function: takes tensors of the shape (batch, n, ...), of any n, or (batch,), which has one column; returns a
+            dict of tensors, each with the batch as its first axis and else of one shape for the same n.
         places: so many rows times columns (of the widest tensor) are done at once; one row at least.
 
     Returns:
@@ -25,7 +25,7 @@ def in_chunks(function: Callable, places: int) -> Callable:
         import tensorflow as tf
 
         rows = tf.shape(inputs[0])[0]
-        width = tf.reduce_max([tf.shape(x)[1] for x in inputs])
+        width = tf.reduce_max([tf.shape(x)[1] if len(x.shape) > 1 else 1 for x in inputs])
         size = tf.maximum(1, places // tf.maximum(1, width))
         steps = -(-tf.maximum(1, rows) // size)
         missing = tf.cast(rows == 0, "int32")

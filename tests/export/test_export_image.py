@@ -73,6 +73,23 @@ def test_a_sample_depends_on_its_own_seed_alone(exported):
     np.testing.assert_array_equal(codes([4], 0.0), codes([5], 0.0))
 
 
+def test_a_batch_of_any_size_gives_what_each_image_gives_alone_and_none_gives_none(exported, monkeypatch):
+    model = exported[0]
+    monkeypatch.setattr(export_image, "PIXELS", 3 * 8 * 8)  # Three images at a time.
+    offered = export_image.signatures(model)
+    images = np.random.default_rng(1).integers(0, 256, (7, 8, 8, 3), dtype="uint8")
+    codes = keras.ops.convert_to_numpy(model.encode(images))
+    np.testing.assert_array_equal(offered["encode"].function(images)["codes"], codes)
+    np.testing.assert_array_equal(offered["decode"].function(codes)["images"], model.decode(codes))
+    seeds, temperatures = np.arange(7, dtype="int32"), np.ones(7, "float32")
+    drawn = offered["predict_latents"].function
+    together = drawn(seeds, temperatures)["codes"].numpy()
+    for i in (0, 2, 3, 6):
+        np.testing.assert_array_equal(together[i], drawn(seeds[i : i + 1], temperatures[i : i + 1])["codes"][0])
+    assert offered["score"].function(images[:0])["bits_per_dim"].shape == (0,)
+    assert drawn(seeds[:0], temperatures[:0])["codes"].shape == (0, 2, 2, 10)
+
+
 def test_a_model_without_codes_encodes_to_means_and_decodes_vectors(tmp_path):
     import tensorflow as tf
 
