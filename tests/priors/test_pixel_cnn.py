@@ -1,4 +1,4 @@
-"""The PixelCNN: exact likelihoods, what each output depends on, cached sampling, classes, training."""
+"""The PixelCNN: exact likelihoods, what each output depends on, cached sampling, classes and contexts, training."""
 
 import itertools
 
@@ -41,28 +41,36 @@ def random_samples(batch, code_shape, m=1):
 
 
 def inputs(predictor, samples):
-    """With another class for each sample, where there are classes."""
-    if predictor.num_classes is None:
-        return samples
-    return {"samples": samples, **context(predictor, len(samples))}
+    """With another class and another context for each sample, where there are some."""
+    conditions = conditions_of(predictor, len(samples))
+    return {"samples": samples, **conditions} if conditions else samples
 
 
-def context(predictor, batch):
-    if predictor.num_classes is None:
-        return {}
-    return {"classes": ops.arange(batch, dtype="int32") % predictor.num_classes}
+def conditions_of(predictor, batch):
+    conditions = {}
+    if predictor.num_classes is not None:
+        conditions["classes"] = ops.arange(batch, dtype="int32") % predictor.num_classes
+    if predictor.context_shape is not None:
+        shape = (batch, *predictor.context_shape)
+        conditions["context"] = np.random.default_rng(2).normal(size=shape).astype("float32")
+    return conditions
 
 
 def logits_of(predictor, samples):
     return numpy(compiled(predictor)(inputs(predictor, samples)))
 
 
-@pytest.mark.parametrize("code_shape, num_classes", [((2, 2), None), ((2, 2), 3), ((1, 2, 2), None)])
-def test_probabilities_of_all_fields_sum_to_one(code_shape, num_classes):
-    predictor = make(code_shape, num_codes=3, num_classes=num_classes)
+@pytest.mark.parametrize(
+    "code_shape, conditions",
+    [((2, 2), {}), ((2, 2), {"num_classes": 3}), ((1, 2, 2), {}), ((2, 2), {"context_shape": (2, 2, 3)})],
+)
+def test_probabilities_of_all_fields_sum_to_one(code_shape, conditions):
+    predictor = make(code_shape, num_codes=3, **conditions)
     fields = np.array(list(itertools.product(range(3), repeat=4)), "int32")[..., None]
-    for one in range(num_classes or 1):
-        x = {"samples": fields, "classes": np.full(81, one, "int32")} if num_classes else fields
+    given = conditions_of(predictor, 3)
+    for one in range(3 if given else 1):
+        same = {name: np.repeat(numpy(values)[one : one + 1], 81, axis=0) for name, values in given.items()}
+        x = {"samples": fields, **same} if same else fields
         nats = numpy(predictor.cross_entropy(fields, compiled(predictor)(x)))
         # 81 float32 probabilities.
         assert np.exp(-nats.astype("float64")).sum() == pytest.approx(1.0, abs=1e-5)
@@ -101,15 +109,26 @@ def receptive_field(code_shape, num_layers, kernel_size):
 
 
 @pytest.mark.parametrize(
-    "code_shape, num_layers, kernel_size, blind",
-    [((5, 6), 2, 3, True), ((4, 5), 4, 3, False), ((4, 5), 1, 5, True), ((3, 3, 3), 3, 3, False)],
+    "code_shape, num_layers, kernel_size, blind, context_shape",
+    [
+        ((5, 6), 2, 3, True, None),
+        ((4, 5), 4, 3, False, None),
+        ((4, 5), 1, 5, True, None),
+        ((3, 3, 3), 3, 3, False, None),
+        ((4, 5), 2, 3, True, (4, 5, 3)),
+    ],
 )
-def test_logits_depend_on_exactly_the_codes_before_in_the_receptive_field(code_shape, num_layers, kernel_size, blind):
-    predictor = make(code_shape, num_layers=num_layers, kernel_size=kernel_size)
+def test_logits_depend_on_exactly_the_codes_before_in_the_receptive_field(
+    code_shape, num_layers, kernel_size, blind, context_shape
+):
+    predictor = make(code_shape, num_layers=num_layers, kernel_size=kernel_size, context_shape=context_shape)
     n = int(np.prod(code_shape))
     samples = np.repeat(random_samples(1, code_shape), n + 1, axis=0)
     samples[np.arange(n), np.arange(n)] = (samples[np.arange(n), np.arange(n)] + 1) % NUM_CODES  # row j: code j changed
-    logits = logits_of(predictor, samples)
+    x = inputs(predictor, samples)
+    if context_shape:
+        x["context"] = np.repeat(x["context"][:1], n + 1, axis=0)
+    logits = numpy(compiled(predictor)(x))
     change = np.abs(logits[:-1] - logits[-1]).max(axis=-1).T  # (t, j)
 
     depends = receptive_field(code_shape, num_layers, kernel_size)
@@ -121,14 +140,70 @@ def test_logits_depend_on_exactly_the_codes_before_in_the_receptive_field(code_s
     assert change[depends].min() > 3e-5
 
 
-SIZES = [((4, 5), None), ((1, 3), None), ((3, 1, 2), 3), ((3, 4, 3), 3), ((2, 3, 2, 2), None)]
+def reached_context(rows, columns, num_layers, kernel_size):
+    """(t, j): whether output t sees the context at j, by sets that go through the layers of both stacks."""
+    half = kernel_size // 2
+    v, h = (np.zeros((rows, columns, rows, columns), bool) for _ in range(2))
+    for _ in range(num_layers):
+        above, left = v.copy(), h.copy()
+        for i, j in np.ndindex(rows, columns):
+            v[i, j] = above[max(0, i - half) : i + 1, max(0, j - half) : j + half + 1].any(axis=(0, 1))
+            v[i, j, i, j] = True
+            h[i, j] = left[i, max(0, j - half) : j + 1].any(axis=0) | v[i, j]
+    return h.reshape(rows * columns, rows * columns)
 
 
-@pytest.mark.parametrize("code_shape, num_classes", SIZES)
-def test_steps_equal_call(code_shape, num_classes):
-    predictor, samples = make(code_shape, num_classes=num_classes), random_samples(3, code_shape)
+def test_logits_depend_on_exactly_the_context_in_the_receptive_field():
+    rows, columns = 4, 6
+    predictor, n = make((rows, columns), context_shape=(rows, columns, 3)), rows * columns
+    context = np.repeat(conditions_of(predictor, 1)["context"], n + 1, axis=0)
+    context.reshape(n + 1, n, 3)[np.arange(n), np.arange(n)] += 1.0  # row j: context j changed
+    samples = np.repeat(random_samples(1, (rows, columns)), n + 1, axis=0)
+    logits = numpy(compiled(predictor)({"samples": samples, "context": context}))
+    change = np.abs(logits[:-1] - logits[-1]).max(axis=-1).T  # (t, j)
+
+    depends = reached_context(rows, columns, num_layers=2, kernel_size=3)
+    assert not depends.all() and depends.diagonal().all()
+    # As for the codes above: rounding of other rows of the batch, and the effect of a changed vector.
+    assert change[~depends].max() < 3e-6
+    assert change[depends].min() > 3e-5
+
+
+@pytest.mark.parametrize("context_shape", [(3,), (4, 5, 3)])
+def test_the_gradient_reaches_a_context(context_shape):
+    predictor = make(context_shape=context_shape)
+    given = keras.Input((), dtype="int32", name="given")
+    made = keras.layers.Embedding(2, int(np.prod(context_shape)), embeddings_initializer="normal")
+    samples = keras.Input((20, None), dtype="int32", name="samples")
+    context = ops.reshape(made(given), (-1, *context_shape))
+    model = keras.Model([samples, given], predictor({"samples": samples, "context": context}))
+    model.compile(keras.optimizers.SGD(1.0), "sparse_categorical_crossentropy")
+    before = made.get_weights()[0]
+    codes = random_samples(4, (4, 5))
+    model.train_on_batch([codes, np.zeros(4, "int32")], codes)
+    change = np.abs(made.get_weights()[0] - before)
+    assert change[0].min() > 1e-7  # every element of the context that was there
+    assert change[1].max() == 0.0
+
+
+FIELD = {"context_shape": (3, 4, 2)}
+SIZES = [
+    ((4, 5), {}),
+    ((1, 3), {}),
+    ((3, 1, 2), {"num_classes": 3}),
+    ((3, 4, 3), {"num_classes": 3}),
+    ((2, 3, 2, 2), {}),
+    ((3, 4), {"context_shape": (2,)}),
+    ((3, 4), FIELD),
+    ((3, 4, 2), {"num_classes": 3, **FIELD}),
+]
+
+
+@pytest.mark.parametrize("code_shape, conditions", SIZES)
+def test_steps_equal_call(code_shape, conditions):
+    predictor, samples = make(code_shape, **conditions), random_samples(3, code_shape)
     step = compiled(predictor.step)
-    cache, logits = predictor.init_cache(3, **context(predictor, 3)), []
+    cache, logits = predictor.init_cache(3, **conditions_of(predictor, 3)), []
     for t in range(samples.shape[1]):
         # What stands in place of a code before the first must not matter.
         before = ops.convert_to_tensor(samples[:, t - 1, 0] if t else [6, 0, -1], "int32")
@@ -138,9 +213,12 @@ def test_steps_equal_call(code_shape, num_classes):
     np.testing.assert_allclose(np.stack(logits, 1), logits_of(predictor, samples), atol=1e-5)
 
 
-@pytest.mark.parametrize("code_shape, num_classes", [((4, 5), None), ((3, 4, 3), 3)])
-def test_cached_sampling_gives_the_codes_of_the_whole_forward_pass(code_shape, num_classes):
-    predictor, n = make(code_shape, num_classes=num_classes), int(np.prod(code_shape))
+@pytest.mark.parametrize(
+    "code_shape, conditions",
+    [((4, 5), {}), ((3, 4, 3), {"num_classes": 3}), ((3, 4), {"context_shape": (2,)}), ((3, 4), FIELD)],
+)
+def test_cached_sampling_gives_the_codes_of_the_whole_forward_pass(code_shape, conditions):
+    predictor, n = make(code_shape, **conditions), int(np.prod(code_shape))
     uniforms = np.random.default_rng(3).random((4, n), dtype="float32")
     temperatures = np.array([1.0, 0.5, 0.0, 1.5], "float32")
 
@@ -152,7 +230,7 @@ def test_cached_sampling_gives_the_codes_of_the_whole_forward_pass(code_shape, n
         return generation.sample(step, ops.zeros((4, n), "int32"), n, uniforms, temperatures, top_k=5)[0]
 
     def with_cache(uniforms):
-        return predictor.generate(uniforms, temperatures, top_k=5, **context(predictor, 4))
+        return predictor.generate(uniforms, temperatures, top_k=5, **conditions_of(predictor, 4))
 
     codes = numpy(compiled(with_cache)(uniforms))
     assert codes.shape == (4, *code_shape)
@@ -183,12 +261,16 @@ def test_every_logit_depends_on_the_class():
     assert np.abs(logits[2] - logits[0]).min(axis=-1).min() > 1e-5
 
 
-def test_classes_have_to_be_given_where_there_are_some_and_only_there():
+def test_classes_and_contexts_have_to_be_given_where_there_are_some_and_only_there():
     uniforms = np.zeros((2, 20), "float32")
     with pytest.raises(InputError, match=r"^this PixelCNN has classes; give one for each sample\.$"):
         make(num_classes=3).generate(uniforms)
     with pytest.raises(InputError, match=r"^this PixelCNN has no classes; leave them out\.$"):
         make().generate(uniforms, classes=[0, 1])
+    with pytest.raises(InputError, match=r"^this PixelCNN has a context; give one for each sample\.$"):
+        make(context_shape=(3,)).generate(uniforms)
+    with pytest.raises(InputError, match=r"^this PixelCNN has no context; leave it out\.$"):
+        make().generate(uniforms, context=np.zeros((2, 3), "float32"))
 
 
 def test_a_soft_label_is_the_mean_of_its_samples_as_input_and_a_masked_one_a_border():
@@ -203,7 +285,7 @@ def test_a_soft_label_is_the_mean_of_its_samples_as_input_and_a_masked_one_a_bor
 
 
 def test_keras_file_round_trip_is_bit_equal_and_training_reaches_every_weight(tmp_path):
-    predictor = make((3, 3, 2), dropout=0.2, num_classes=3)
+    predictor = make((3, 3, 2), dropout=0.2, num_classes=3, context_shape=(3, 3, 4))
     predictor.compile(keras.optimizers.Adam(1e-2))
     samples, before = random_samples(8, (3, 3, 2), m=2), predictor.get_weights()
     history = predictor.fit(inputs(predictor, samples), epochs=1, verbose=0).history
@@ -305,6 +387,12 @@ def test_learns_a_distribution_of_fields_to_its_entropy():
         ({"kernel_size": 4}, "kernel_size is 4; give an odd number of at least 3."),
         ({"dropout": 1.0}, "dropout is 1.0; give a number from 0 up to, not including, 1."),
         ({"num_classes": 0}, "num_classes is 0; give at least 1, or None for no classes."),
+        (
+            {"context_shape": (5, 4, 3)},
+            r"context_shape is \(5, 4, 3\); give \(dim,\) for a vector, or \(4, 5, dim\) for one at each position.",
+        ),
+        ({"context_shape": (0,)}, r"context_shape is \(0,\); give .*"),
+        ({"context_shape": ()}, r"context_shape is \(\); give .*"),
     ],
 )
 def test_bad_arguments(wrong, sentence):

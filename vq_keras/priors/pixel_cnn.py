@@ -18,7 +18,7 @@ DEPTH_LAYERS = 2
 class PixelCNN(LatentPredictor):
     """A `LatentPredictor`: the gated PixelCNN of van den Oord et al. 2016b, which oord2017 (section 4.2) has as prior.
 
-    With v and h the vertical and the horizontal stack, s the class as a one-hot vector, and * convolutions,
+    With v and h the vertical and the horizontal stack, s what the codes are conditioned on, and * convolutions,
 
         u_l = W_l * v_l + V_l s        v_{l+1} = tanh(u_l') sigmoid(u_l'')        rows above
         w_l = Y_l * h_l + U_l u_l      h_{l+1} = h_l + O_l tanh(w_l') sigmoid(w_l'')        left in the same row
@@ -28,12 +28,16 @@ class PixelCNN(LatentPredictor):
     no weight has to be masked. The two stacks together see every code before a position that is near enough: rows
     above of 1 + L (n // 2), left 1 + L (n // 2), for L layers and kernels of n. There is no blind spot.
 
+    The condition s is the class as a one-hot vector, or a context: a vector for all positions, or one for each, such as
+    a network makes of other latents (2016b, section 2.3); or class and context side by side. Gradients go back to a
+    context.
+
     Where a position has several latents (the last axes of `code_shape`) they are embedded by tables of their own, whose
     sum the stacks read, and drawn one after the other: of the stacks' output each of them gets a vector of its own, to
     which gated convolutions over the latents before it at the same position add theirs.
 
     Departures from the paper: the first layer's kernel reaches one row and column further, as it is shifted and not
-    masked; the vertical stack has the class before its features go to the horizontal one (see `VerticalConvolution`);
+    masked; the vertical stack has the condition before its features go to the horizontal one (`VerticalConvolution`);
     several latents of a position are a sequence, where the paper splits its feature maps among three colours; codes are
     ids without order, so that they are embedded; and dropout, which the paper does not have. Its layers take the dtype
     policy that is in force when it is made; the logits are always float32.
@@ -47,11 +51,14 @@ class PixelCNN(LatentPredictor):
         dropout: dropout on the embeddings and on the output of each residual branch.
         num_classes: if given, the codes are conditioned on a class of so many: the input is {"samples", "classes"},
             and `generate` and `init_cache` take `classes`.
+        context_shape: if given, the codes are conditioned on a vector, (dim,), or on one for each position, (rows,
+            columns, dim): the input is {"samples", "context"}, and `generate` and `init_cache` take `context`.
 
     Shapes:
         input: samples (batch, n, m) int32, m ids for each latent (1 for hard assignments); negative ids are masked
-        positions. With classes {"samples": (batch, n, m), "classes": (batch,) int32}. Output: logits (batch, n,
-        num_codes) float32 of the code at each position given those before it.
+        positions. With classes or a context a dict, {"samples": (batch, n, m), "classes": (batch,) int32, "context":
+        (batch, *context_shape)}. Output: logits (batch, n, num_codes) float32 of the code at each position given those
+        before it.
 
     Raises:
         InputError: an argument is out of range.
@@ -75,6 +82,7 @@ class PixelCNN(LatentPredictor):
         kernel_size: int = 5,
         dropout: float = 0.1,
         num_classes: int | None = None,
+        context_shape: tuple | None = None,
         **kwargs,
     ):
         code_shape = tuple(code_shape)
@@ -88,6 +96,13 @@ class PixelCNN(LatentPredictor):
         if num_classes is not None and num_classes < 1:
             raise InputError(f"num_classes is {num_classes}; give at least 1, or None for no classes.")
         rows, columns, depth = code_shape[0], code_shape[1], math.prod(code_shape[2:])
+        if context_shape is not None:
+            context_shape = tuple(context_shape)
+            if context_shape[:-1] not in ((), (rows, columns)) or min(context_shape, default=0) < 1:
+                raise InputError(
+                    f"context_shape is {context_shape}; give (dim,) for a vector, or ({rows}, {columns}, dim) for one "
+                    "at each position."
+                )
 
         table = CodeTable(num_codes, depth, hidden_dim, name="table")
         verticals = [VerticalConvolution(kernel_size, name=f"vertical_{i}") for i in range(num_layers)]
@@ -101,12 +116,13 @@ class PixelCNN(LatentPredictor):
         to_logits = keras.layers.Dense(num_codes, dtype="float32", name="logits")
 
         # 1. The codes, and the positions as the sum of theirs, all with units of variance one.
-        samples = inputs = keras.Input((rows * columns * depth, None), dtype="int32", name="samples")
-        condition = None
+        inputs = {"samples": keras.Input((rows * columns * depth, None), dtype="int32", name="samples")}
         if num_classes is not None:
-            classes = keras.Input((), dtype="int32", name="classes")
-            inputs = {"samples": samples, "classes": classes}
-            condition = ops.one_hot(classes, num_classes)[:, None, None]
+            inputs["classes"] = keras.Input((), dtype="int32", name="classes")
+        if context_shape is not None:
+            inputs["context"] = keras.Input(context_shape, name="context")
+        samples = inputs["samples"]
+        condition = _condition(inputs.get("classes"), num_classes, inputs.get("context"))
         codes = keras.layers.Dropout(dropout, name="embedding_dropout")(table(samples) * hidden_dim**0.5)
         codes = ops.reshape(codes, (-1, rows * columns, depth, hidden_dim))
         positions = ops.reshape(ops.sum(codes, axis=2) * depth**-0.5, (-1, rows, columns, hidden_dim))
@@ -122,13 +138,14 @@ class PixelCNN(LatentPredictor):
         for layer in depths:
             x = layer(x)
         logits = ops.reshape(to_logits(ops.relu(x)), (-1, rows * columns * depth, num_codes))
-        super().__init__(inputs, logits, code_shape, num_codes, **kwargs)
+        super().__init__(inputs if len(inputs) > 1 else samples, logits, code_shape, num_codes, **kwargs)
 
         self.num_layers = num_layers
         self.hidden_dim = hidden_dim
         self.kernel_size = kernel_size
         self.dropout = dropout
         self.num_classes = num_classes
+        self.context_shape = context_shape
         self.columns = columns
         self.depth = depth
         self.table = table
@@ -138,18 +155,22 @@ class PixelCNN(LatentPredictor):
         self.depths = depths
         self.to_logits = to_logits
 
-    def init_cache(self, batch_size, classes=None) -> dict:
+    def init_cache(self, batch_size, classes=None, context=None) -> dict:
         """The empty cache of `step`: what the vertical stack makes of a row, and of both stacks the last inputs.
 
         Args:
             batch_size: number of sequences, an int or a scalar tensor.
             classes: (batch,) int32, where there are classes.
+            context: (batch, *context_shape), where there is a context.
 
         Raises:
-            InputError: classes are missing, or there are none.
+            InputError: classes or a context are missing, or there are none.
         """
         if (classes is None) != (self.num_classes is None):
             known = "no classes; leave them out" if self.num_classes is None else "classes; give one for each sample"
+            raise InputError(f"this PixelCNN has {known}.")
+        if (context is None) != (self.context_shape is None):
+            known = "no context; leave it out" if self.context_shape is None else "a context; give one for each sample"
             raise InputError(f"this PixelCNN has {known}.")
 
         def zeros(*shape):
@@ -163,8 +184,10 @@ class PixelCNN(LatentPredictor):
             "horizontals": [layer.init_cache(batch_size) for layer in self.horizontals],
             "latents": zeros(self.depth, self.hidden_dim),
         }
-        if classes is not None:
-            stacks["class"] = ops.one_hot(classes, self.num_classes, dtype=self.compute_dtype)
+        context = None if context is None else ops.convert_to_tensor(context, "float32")
+        condition = _condition(classes, self.num_classes, context)
+        if condition is not None:
+            stacks["condition"] = ops.cast(condition, self.compute_dtype)
         return {"stacks": stacks, "depths": [layer.init_cache(batch_size) for layer in self.depths]}
 
     def step(self, codes, position, cache: dict) -> tuple:
@@ -172,12 +195,13 @@ class PixelCNN(LatentPredictor):
 
         The vertical stack is evaluated once for each row, the horizontal one once for each of its columns.
         """
-        latent, column = position % self.depth, position // self.depth % self.columns
+        place, latent = position // self.depth, position % self.depth
+        row, column = place // self.columns, place % self.columns
         code = self.table.step(codes, position - 1) * self.hidden_dim**0.5
         code = ops.where(ops.equal(position, 0), ops.zeros_like(code), code)
         stacks = {**cache["stacks"], "position": cache["stacks"]["position"] + code * self.depth**-0.5}
         first = ops.equal(latent, 0)
-        stacks = ops.cond(first, lambda: self._start_position(column, stacks), lambda: stacks)
+        stacks = ops.cond(first, lambda: self._start_position(row, column, stacks), lambda: stacks)
 
         x = ops.take(stacks["latents"], latent, axis=1)
         if self.depth > 1:
@@ -188,13 +212,13 @@ class PixelCNN(LatentPredictor):
             depths.append(before)
         return self.to_logits(ops.relu(x)), {"stacks": stacks, "depths": depths}
 
-    def _start_position(self, column, stacks):
+    def _start_position(self, row, column, stacks):
         """Both stacks at a position whose predecessor is complete, and the vectors of its latents."""
         # where() and no slice update: on TensorFlow that is an XLA operation, which TF Serving refuses to run.
         here = ops.equal(ops.arange(self.columns, dtype="int32"), (column - 1) % self.columns)
         stacks = {**stacks, "row": ops.where(here[:, None], stacks["position"][:, None], stacks["row"])}
         first = ops.equal(column, 0)
-        stacks = ops.cond(first, lambda: self._start_row(stacks), lambda: stacks)
+        stacks = ops.cond(first, lambda: self._start_row(row, stacks), lambda: stacks)
 
         h = ops.where(first, ops.zeros_like(stacks["position"]), stacks["position"])
         horizontals = []
@@ -210,9 +234,11 @@ class PixelCNN(LatentPredictor):
             "latents": latents,
         }
 
-    def _start_row(self, stacks):
+    def _start_row(self, row, stacks):
         """The vertical stack over the row that begins, of which the one above is complete."""
-        condition = stacks["class"][:, None, None] if "class" in stacks else None
+        condition = stacks.get("condition")
+        if condition is not None and condition.shape[1] > 1:
+            condition = ops.take(condition, row, axis=1)[:, None]
         v, features, verticals = stacks["row"], [], []
         for layer, above in zip(self.verticals, stacks["verticals"], strict=True):
             v, before_gate, above = layer.step(v, above, condition)
@@ -228,7 +254,21 @@ class PixelCNN(LatentPredictor):
             "kernel_size": self.kernel_size,
             "dropout": self.dropout,
             "num_classes": self.num_classes,
+            "context_shape": self.context_shape,
         }
+
+
+def _condition(classes, num_classes, context):
+    """Class and context side by side at each position, (batch, rows or 1, columns or 1, dim); None without either."""
+    if context is not None and len(context.shape) == 2:
+        context = context[:, None, None]
+    if classes is None:
+        return context
+    one_hot = ops.one_hot(classes, num_classes)[:, None, None]
+    if context is None:
+        return one_hot
+    # A sum spreads it over the positions of a field, whatever the size of the batch.
+    return ops.concatenate([one_hot + ops.zeros_like(context[..., :1]), context], axis=-1)
 
 
 def _shifted(x, axis):
