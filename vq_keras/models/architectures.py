@@ -83,21 +83,23 @@ class Oord2017(Architecture):
     def down(self, x):
         for _ in range(2):
             x = layers.Conv2D(self.hidden_dim, 4, strides=2, padding="same", activation="relu")(x)
-        return layers.ReLU()(self._residual_blocks(x))
+        return layers.ReLU()(residual_blocks(x, self.hidden_dim))
 
     def up(self, x, channels):
         x = layers.Conv2D(self.hidden_dim, 3, padding="same")(x)
-        x = layers.ReLU()(self._residual_blocks(x))
+        x = layers.ReLU()(residual_blocks(x, self.hidden_dim))
         for _ in range(2):
             x = layers.Conv2DTranspose(self.hidden_dim, 4, strides=2, padding="same", activation="relu")(x)
         return x
 
-    def _residual_blocks(self, x):
-        for _ in range(2):
-            y = layers.Conv2D(self.hidden_dim, 3, padding="same", activation="relu")(layers.ReLU()(x))
-            # Without a bias: TensorFlow 2.20 tries to fuse one into the sum and prints an error when it cannot.
-            x = layers.Add()([x, layers.Conv2D(self.hidden_dim, 1, use_bias=False)(y)])
-        return x
+
+def residual_blocks(x, hidden_dim):
+    """The two residual blocks of oord2017 over a field of `hidden_dim` channels, as layers of a functional model."""
+    for _ in range(2):
+        y = layers.Conv2D(hidden_dim, 3, padding="same", activation="relu")(layers.ReLU()(x))
+        # Without a bias: TensorFlow 2.20 tries to fuse one into the sum and prints an error when it cannot.
+        x = layers.Add()([x, layers.Conv2D(hidden_dim, 1, use_bias=False)(y)])
+    return x
 
 
 class Roy2018(Architecture):

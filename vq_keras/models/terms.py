@@ -25,23 +25,25 @@ class ReconstructionTerm(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="vq_keras")
 class LatentTerm(keras.layers.Layer):
-    """-log p(codes) of each image, in nats per code: samples (batch, *positions, m), classes (batch,) -> (batch,).
+    """-log p(codes) of each image, in nats per code: samples (batch, *positions, m) and, where the predictor has them,
+    classes (batch,) and a context -> (batch,).
 
     With m samples the labels are soft: the mean of the cross entropies of the samples (roy2018 section 3.2). The
-    predictor reads ids, so no gradient goes back to the encoder, as in the released code of the image model.
+    predictor reads ids, so no gradient goes back to the encoder, as in the released code of the image model. One does
+    go back to a context.
     """
 
     def __init__(self, latent_predictor, **kwargs):
         super().__init__(**kwargs)
         self.latent_predictor = latent_predictor
 
-    def call(self, samples, classes=None, training=None):
+    def call(self, samples, classes=None, context=None, training=None):
         num_codes = math.prod(samples.shape[1:-1])
         samples = ops.reshape(samples, (-1, num_codes, samples.shape[-1]))
-        nats = self.latent_predictor.nats(samples, classes, training)
+        nats = self.latent_predictor.nats(samples, classes, context, training)
         return nats / num_codes
 
-    def compute_output_spec(self, samples, classes=None, training=None):
+    def compute_output_spec(self, samples, classes=None, context=None, training=None):
         return keras.KerasTensor(samples.shape[:1], dtype="float32")
 
 

@@ -57,17 +57,20 @@ class LatentPredictor(keras.Model):
         """
         return ops.sum(soft_labels.cross_entropy(samples, logits), axis=-1)
 
-    def nats(self, samples, classes=None, training=False):
+    def nats(self, samples, classes=None, context=None, training=False):
         """-log p of each field of codes: `cross_entropy` of what the model gives.
 
         Args:
             samples: (batch, n, m) int32.
             classes: (batch,) int32, where the model is conditioned on a class.
+            context: where it is conditioned on one.
 
         Returns:
             (batch,) float32, the sum over positions.
         """
-        inputs = samples if classes is None else {"samples": samples, "classes": classes}
+        conditions = {"classes": classes, "context": context}
+        given = {name: condition for name, condition in conditions.items() if condition is not None}
+        inputs = {"samples": samples, **given} if given else samples
         return self.cross_entropy(samples, self(inputs, training=training))
 
     def generate(self, uniforms, temperature=1.0, top_k: int | None = None, **context):
