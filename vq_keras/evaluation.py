@@ -312,15 +312,15 @@ def filled_up(model, batches: Iterable[dict]) -> Iterator[tuple]:
         yield size, inputs
 
 
-def table(metrics: dict[str, float]) -> Table:
-    """The figures of `evaluate` as a table for the terminal, those that are there, in the order of `LABELS`.
+def table(metrics: dict[str, float], labels: dict[str, tuple[str, str]] = LABELS) -> Table:
+    """The figures of `evaluate` as a table for the terminal, those that are there, in the order of `labels`.
 
     Example:
         >>> rows = table({"psnr": 24.5, "num_images": 1017})  # Print it with `rich.print(rows)`.
     """
     result = Table("figure", "value")
     result.columns[1].justify = "right"
-    for name, (label, form) in LABELS.items():
+    for name, (label, form) in labels.items():
         if name in metrics:
             result.add_row(label, form.format(metrics[name]))
     return result

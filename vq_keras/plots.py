@@ -17,6 +17,7 @@ PAPER = 255
 CURVES = {
     "loss": "loss",
     "bits_per_dim": "bits/dim",
+    "bits_per_image": "bits an image",
     "val_nll": "nats a token, validation",
     "nll_z": "nats a code",
     "codes_in_use": "codes in use",
@@ -73,16 +74,40 @@ def reconstruction_grid(
     Raises:
         InputError: as for `image_grid`; or the two differ in shape.
     """
-    _check_images(originals)
     if originals.shape != reconstructions.shape:
         raise InputError(
             f"Originals and reconstructions must have one shape, not {originals.shape} and {reconstructions.shape}."
         )
+    return comparison_grid({"original": originals, "reconstruction": reconstructions}, columns, scale)
+
+
+def comparison_grid(images: Mapping[str, np.ndarray], columns: int = 8, scale: int = 3) -> np.ndarray:
+    """Puts rows of images below each other that are versions of the same, with the names of the versions at the left.
+
+    Args:
+        images: by the name of the version uint8 `(n, height, width, channels)` with 1 or 3 channels, in the same order
+            and of one shape.
+        columns: images in a row.
+        scale: a whole number; each pixel becomes a square of `scale` x `scale`.
+
+    Returns:
+        uint8 `(picture height, picture width, channels)`.
+
+    Raises:
+        InputError: as for `image_grid`.
+
+    Example:
+        >>> noise = np.random.default_rng(0).integers(0, 256, (2, 8, 32, 32, 3), "uint8")
+        >>> picture = comparison_grid({"one": noise[0], "other": noise[1]})
+    """
+    for version in images.values():
+        _check_images(version)
     gap = 6
+    count = len(next(iter(images.values())))
     bands = []
-    for start in range(0, len(originals), columns):
-        for name, images in (("original", originals), ("reconstruction", reconstructions)):
-            grid = image_grid(images[start : start + columns], min(columns, len(originals)), scale)
+    for start in range(0, count, columns):
+        for name, version in images.items():
+            grid = image_grid(version[start : start + columns], min(columns, count), scale)
             bands.append(np.concatenate([_label(name, *grid.shape[::2]), grid], axis=1))
         bands.append(np.full((gap, *bands[-1].shape[1:]), PAPER, "uint8"))
     return np.concatenate(bands[:-1])
