@@ -177,7 +177,8 @@ def _drop(name, own, shuffled):
     return {
         f"{name}_bits_per_image": float(drops.mean()),
         f"{name}_standard_error": float(error),
-        f"{name}_in_standard_errors": float(drops.mean() / error),
+        # Latents that are the same for all images change nothing, and this by an error of zero.
+        f"{name}_in_standard_errors": float(drops.mean() / error) if error > 0 else 0.0,
     }
 
 
