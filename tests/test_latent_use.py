@@ -35,7 +35,9 @@ def nats_of(model, fields, vectors):
     logits = compiled(model.pixel_cnn)({"samples": ops.convert_to_tensor(samples), "context": context})
     logits = numpy(logits).astype("float64")
     log_probs = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    return -np.array([[row[t, ids[t, 0]] for t in range(16)] for row, ids in zip(log_probs, samples, strict=True)]).sum(1)
+    return -np.array([[row[t, ids[t, 0]] for t in range(16)] for row, ids in zip(log_probs, samples, strict=True)]).sum(
+        1
+    )
 
 
 def assert_drop(figures, name, own, shuffled):

@@ -14,6 +14,8 @@ from vq_keras.priors import PixelCNN
 
 # Convolutions of stride 2 go on until no side of the field is longer than this.
 SMALLEST_FIELD = 3
+# Of the latents' moving mean and variance: over twenty batches, which an encoder that learns leaves behind quickly.
+MOMENTUM = 0.95
 
 
 @keras.saving.register_keras_serializable(package="vq_keras")
@@ -26,12 +28,15 @@ class CodeAutoencoder(keras.Model):
     drawn here. Such a decoder could model the codes without any latents; a variational autoencoder then leaves them
     empty (posterior collapse), and a VQ-VAE does not.
 
-    The loss is, in nats,
+    The loss is, in nats and over the n codes of an image,
 
-        nll_x + the bottleneck's losses,    with `Gaussian`: nll_x + num_latents / n kl
+        nll_x + num_latents latent_dim / n the bottleneck's losses,    with `Gaussian`: nll_x + num_latents / n kl
 
-    with nll_x the mean over the n codes of a field, -log p(code | codes before it, latents), and kl the mean over the
-    latents. The second is the evidence bound as it stands, divided by n: the divergence has no weight and no free bits.
+    with nll_x the mean over codes, -log p(code | codes before it, latents), the bottleneck's losses means over the
+    elements of latents, and kl the mean over latents. So all terms are sums over an image, divided by n, as oord2017
+    writes them (equation 3), and for `Gaussian` this is the evidence bound as it stands, its divergence without a
+    weight or free bits. A commitment loss that counts as much as a mean over codes does is a multiple of what three
+    latents can add to that mean: 27 bits are 0.04 nats for each of 441 codes.
 
     The PixelCNN reads the latents as a field of vectors, one for each position, which transposed convolutions make of
     them. A vector for all positions would leave it to the PixelCNN to find out where it stands, of which it sees the
@@ -145,10 +150,11 @@ class CodeAutoencoder(keras.Model):
         self._distance = [metrics.CodebookDistance()] if bottleneck.passes_straight_through else []
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        loss = ops.mean(y_pred["nll_x"])
+        of_latents = self.latent_dim * sum(self.losses)
         if self.bottleneck.gives_bound:
-            loss = loss + self.num_latents / math.prod(self.code_shape) * ops.mean(y_pred["nll_z"])
-        return replicas.share_of_loss(loss + sum(self.losses))
+            of_latents = ops.mean(y_pred["nll_z"])
+        loss = ops.mean(y_pred["nll_x"]) + self.num_latents / math.prod(self.code_shape) * of_latents
+        return replicas.share_of_loss(loss)
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         nll_x, nll_z = y_pred["nll_x"], y_pred["nll_z"]
@@ -227,10 +233,12 @@ def _encoder(code_shape, num_codes, num_latents, latent_dim, hidden_dim):
     for _ in range(_num_halvings(code_shape)):
         x = layers.Conv2D(hidden_dim, 4, strides=2, padding="same", activation="relu")(x)
     x = layers.Flatten()(layers.ReLU()(residual_blocks(x, hidden_dim)))
-    x = layers.Dense(num_latents * latent_dim, name="to_latents")(x)
-    x = layers.Reshape((num_latents, latent_dim), name="latents")(x)
-    # As `Architecture.encoder` has it, and for the same reasons.
-    latents = layers.LayerNormalization(center=False, scale=False, dtype="float32", name="normalised")(x)
+    x = layers.Dense(num_latents * latent_dim, name="to_all_latents")(x)
+    # Over the batch and not, as in an encoder of images, over the dimensions of a latent. Those could become the same
+    # for all images, which the commitment loss likes best as long as the decoder has not learnt to listen, and would
+    # stay so. Here each dimension tells images apart from the first step on.
+    x = layers.BatchNormalization(center=False, scale=False, momentum=MOMENTUM, dtype="float32", name="normalised")(x)
+    latents = layers.Reshape((num_latents, latent_dim), dtype="float32", name="latents")(x)
     return keras.Model(codes, latents, name="encoder")
 
 
