@@ -50,14 +50,15 @@ class Config:
     """separate (one for each latent) or shared (one for all)."""
     num_samples: int = 5
     """Draws for each latent with soft_em."""
-    temperature: float = 64 / 512
+    temperature: float = 16 / 512
     """Of soft_em's draws."""
-    decay: float | None = None
-    """Of the codebooks' moving averages; by the numbers of latents and codes where not given."""
+    decay: float = 0.95
+    """Of the codebooks' moving averages (vector_quantizer and soft_em). A step has one latent of an image for each
+    codebook: an average over as many as elsewhere would take hundreds of steps, and the encoder does not wait."""
     commitment_weight: float = 0.25
     """Weight of the commitment loss (vector_quantizer and soft_em)."""
 
-    latent_dim: int = 64
+    latent_dim: int = 16
     """Dimensions of a latent."""
     hidden_dim: int = 64
     """Units of encoder and decoder."""
@@ -74,7 +75,7 @@ class Config:
     """Training steps."""
     batch_size: int = 32
     """Images in a step."""
-    learning_rate: float = 2e-3
+    learning_rate: float = 5e-3
     """Peak of Adam's learning rate."""
     warmup_steps: int = 100
     """Steps over which the learning rate rises to its peak."""

@@ -34,12 +34,11 @@ def outputs_of(model, fields):
 @pytest.mark.parametrize("code_shape", [(21, 21), (4, 5), (2, 2), (1, 7)])
 def test_the_context_has_a_vector_for_each_position_that_is_as_loud_as_the_latents(code_shape):
     model = make(code_shape=code_shape, hidden_dim=32, latent_dim=32)
-    latents = numpy(model.encoder(codes(32, code_shape)))
-    # A vector has the variance of a latent's: hidden units at first are around one, whatever the depth.
-    context = numpy(model.decoder(latents))
-    assert latents.shape == (32, 3, 32)
+    assert model.encoder(codes(2, code_shape)).shape == (2, 3, 32)
+    # The variance of the latents, one, stays about that through all layers of the decoder; borders have less.
+    context = numpy(model.decoder(np.random.default_rng(0).normal(size=(32, 3, 32)).astype("float32")))
     assert context.shape == (32, *code_shape, 32)
-    assert 0.3 < context.std() < 3.0
+    assert 0.5 < context.std() < 2.0
 
 
 def test_the_loss_of_codes_is_the_sum_of_its_terms():
@@ -126,7 +125,8 @@ def test_training_reaches_every_weight_and_a_file_gives_the_same_model(bottlenec
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert type(again) is CodeAutoencoder
-    assert again.get_config() == model.get_config()
+    assert {**again.get_config(), "bottleneck": None} == {**model.get_config(), "bottleneck": None}
+    assert again.bottleneck.get_config() == model.bottleneck.get_config()
     for one, other in zip(model.weights, again.weights, strict=True):
         np.testing.assert_array_equal(numpy(one), numpy(other), err_msg=one.path)
     np.testing.assert_array_equal(numpy(model.encode(codes())), numpy(again.encode(codes())))

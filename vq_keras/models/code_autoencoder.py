@@ -78,7 +78,7 @@ class CodeAutoencoder(keras.Model):
         code_shape=(21, 21),
         num_codes=512,
         num_latents=3,
-        latent_dim=64,
+        latent_dim=16,
         hidden_dim=64,
         pixel_cnn_layers=4,
         pixel_cnn_dim=64,
