@@ -113,11 +113,11 @@ def resolve(config):
 def run(config):
     config = resolve(config)
     import keras
-    from vq_keras.training.optimizer import adam
 
     from vq_keras.data import images
     from vq_keras.training import image, runs, two_stage
     from vq_keras.training.fit import make_deterministic
+    from vq_keras.training.optimizer import adam
 
     make_deterministic(config.seed)
     first = runs.load_model(config.first_run)

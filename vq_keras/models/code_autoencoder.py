@@ -115,7 +115,7 @@ class CodeAutoencoder(keras.Model):
         encoded = bottleneck(latents)
         context = decoder(DrawsAsImages()(encoded["vectors"]) if bottleneck.gives_bound else encoded["quantized"])
         # 2. The two terms of the likelihood, for each image.
-        outputs = {"nll_x": LatentTerm(pixel_cnn, name="code_term")(codes[..., None], context)}
+        outputs = {"nll_x": LatentTerm(pixel_cnn, name="code_term")(codes[..., None], context=context)}
         if bottleneck.gives_bound:
             outputs["nll_z"] = ops.mean(encoded["kl"], axis=-1)
         else:
@@ -190,8 +190,7 @@ class CodeAutoencoder(keras.Model):
             float32 (batch,).
         """
         samples = ops.reshape(codes, (-1, math.prod(self.code_shape), 1))
-        logits = self.pixel_cnn({"samples": samples, "context": self._context(latents)}, training=False)
-        return self.pixel_cnn.cross_entropy(samples, logits)
+        return self.pixel_cnn.nats(samples, context=self._context(latents))
 
     def generate(self, latents, uniforms, temperature=1.0, top_k=None):
         """Draws codes given latents.

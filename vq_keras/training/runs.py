@@ -203,7 +203,13 @@ def load_model(run_dir):
         InputError: where `run_dir` is no run's folder, the run has not ended, or its model is damaged.
     """
     # Keras finds the classes of a file only once they are imported.
-    from vq_keras.models import image, latent_transformer, parallel_transformer, transformer  # noqa: F401
+    from vq_keras.models import (  # noqa: F401
+        code_autoencoder,
+        image,
+        latent_transformer,
+        parallel_transformer,
+        transformer,
+    )
 
     path = _model_file(run_dir)
     try:
