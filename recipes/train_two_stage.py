@@ -98,7 +98,7 @@ def resolve(config):
     for name, known in CHOICES.items():
         if getattr(config, name) not in known:
             raise InputError(f"--{name} is {getattr(config, name)!r}; give one of {', '.join(known)}.")
-    for name in ("steps", "batch_size", "interval"):
+    for name in ("num_latents", "steps", "batch_size", "interval"):
         if getattr(config, name) < 1:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}; give 1 or more.")
     settings = runs.load_config(config.first_run)

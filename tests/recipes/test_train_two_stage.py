@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recipes import train_cifar, train_two_stage
+from recipes import train_two_stage
 from vq_keras import latent_use
+from vq_keras.bottlenecks import Gaussian, VectorQuantizer
 from vq_keras.models.code_autoencoder import CodeAutoencoder
+from vq_keras.models.image import ImageAutoencoder
 from vq_keras.training import runs
 from vq_keras.training.callbacks import ConsoleProgress
 
@@ -40,18 +42,19 @@ def arrays(tmp_path_factory):
     return path
 
 
-def train_first(arrays, run_dir, *more):
-    command = ["--dataset", "npz", "--data-dir", str(arrays), "--run-dir", str(run_dir), "--predictor", "none"]
-    command += ["--batch-size", "8", "--num-codes", "16", "--latents-per-position", "1", "--steps", "2", *more]
-    assert train_cifar.main([*command, "--interval", "2"]) == 0
+def write_first(run_dir, bottleneck, latents_per_position=1):
+    """The folder of a run of an image autoencoder, as if it had been trained."""
+    runs.claim(run_dir, {"dataset": "npz", "image_size": None})
+    runs.save_model(ImageAutoencoder(bottleneck, (16, 16, 3), latents_per_position=latents_per_position), run_dir)
     return run_dir
 
 
 @pytest.fixture(scope="module")
-def first(arrays, tmp_path_factory):
-    return train_first(arrays, tmp_path_factory.mktemp("runs") / "first")
+def first(tmp_path_factory):
+    return write_first(tmp_path_factory.mktemp("runs") / "first", VectorQuantizer(16, seed=0))
 
 
+@pytest.mark.slow
 def test_a_run_leaves_its_files_and_one_that_was_broken_off_ends_the_same(arrays, first, tmp_path, monkeypatch, capsys):
     command = [str(first), "--data-dir", str(arrays), "--steps", "6", *FAST]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -93,7 +96,6 @@ def test_a_run_leaves_its_files_and_one_that_was_broken_off_ends_the_same(arrays
     [
         ["--bottleneck", "gaussian"],
         ["--bottleneck", "soft_em", "--num-samples", "2", "--codebooks", "shared", "--num-latents", "2"],
-        ["--bottleneck", "finite_scalar", "--num-codes", "64"],
     ],
 )
 def test_any_bottleneck_trains(arrays, first, tmp_path, options):
@@ -111,8 +113,8 @@ def test_any_bottleneck_trains(arrays, first, tmp_path, options):
     assert train_two_stage.main(command) == 0
     figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert ("drawn_drop_bits_per_image" in figures) == ("gaussian" in options)
-    latents = {"gaussian": figures["bits_per_image_latents"], "soft_em": 2 * 3.0, "finite_scalar": 3 * 6.0}
-    assert figures["bits_per_image_latents"] == pytest.approx(latents[options[1]])
+    if "soft_em" in options:
+        assert figures["bits_per_image_latents"] == 2 * 3.0
 
 
 @pytest.mark.parametrize(
@@ -123,10 +125,9 @@ def test_any_bottleneck_trains(arrays, first, tmp_path, options):
         (["--steps", "0"], "--steps is 0; give 1 or more."),
         (["--bottleneck", "lattice"], "the known ones are binary_spherical, categorical_samples, cosine, "),
         (["--bottleneck", "gaussian_samples"], "needs several draws for each image, which this model does not decode"),
-        (["--num-latents", "0"], "num_latents is 0; give at least 1."),
+        (["--num-latents", "0"], "--num-latents is 0; give 1 or more."),
         (["--kernel-size", "4"], "kernel_size is 4; give an odd number of at least 3."),
         (["--data-dir", "nowhere.npz"], "nowhere.npz"),
-        (["--dataset", "photos"], "the run's images are (16, 16, 3), but those of "),
     ],
 )
 def test_bad_input_is_one_sentence_and_status_2_and_leaves_nothing(arrays, first, tmp_path, options, sentence, capsys):
@@ -137,6 +138,7 @@ def test_bad_input_is_one_sentence_and_status_2_and_leaves_nothing(arrays, first
 
 
 def assert_refused(command, sentence, capsys):
+    capsys.readouterr()
     assert train_two_stage.main(command) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ")
@@ -144,19 +146,25 @@ def assert_refused(command, sentence, capsys):
     assert sentence in error
 
 
-def test_a_first_run_that_does_not_fit_is_refused(arrays, tmp_path, capsys):
+def test_a_first_run_that_does_not_fit_is_refused(arrays, first, tmp_path, capsys):
     def refused(run_dir, sentence):
         assert_refused(
             [str(run_dir), "--data-dir", str(arrays), "--run-dir", str(tmp_path / "run"), *FAST], sentence, capsys
         )
 
     refused(tmp_path / "nothing", "is neither a run directory (it has no config.json) nor one of the presets")
-    several = train_first(arrays, tmp_path / "several", "--latents-per-position", "2")
+    several = write_first(tmp_path / "several", VectorQuantizer(16, seed=0), latents_per_position=2)
     refused(several, "has codes of the shape (4, 4, 2), several at a position: train it with --latents-per-position 1")
     model = (several / "model.keras").read_bytes()
     (several / "model.keras").write_bytes(model[: len(model) // 2])
     refused(several, "model.keras cannot be read")
-    continuous = train_first(arrays, tmp_path / "continuous", "--bottleneck", "gaussian")
+    continuous = write_first(tmp_path / "continuous", Gaussian(seed=0))
     refused(continuous, "has no codes; give the run of an image autoencoder with a discrete bottleneck.")
     refused("multi30k-en-de-teacher", "has no codes; give the run of an image autoencoder with a discrete bottleneck.")
+    smaller = tmp_path / "smaller.npz"
+    np.savez(smaller, **{name: np.zeros((4, 8, 8, 3), "uint8") for name in ("train", "test")})
+    sentence = f"the run's images are (16, 16, 3), but those of {smaller} are (8, 8, 3)."
+    assert_refused(
+        [str(first), "--data-dir", str(smaller), "--run-dir", str(tmp_path / "run"), *FAST], sentence, capsys
+    )
     assert not (tmp_path / "run").exists()
