@@ -62,9 +62,9 @@ class Config:
     """Dimensions of a latent."""
     hidden_dim: int = 64
     """Units of encoder and decoder."""
-    pixel_cnn_layers: int = 4
+    pixel_cnn_layers: int = 3
     """Layers of the PixelCNN."""
-    pixel_cnn_dim: int = 64
+    pixel_cnn_dim: int = 48
     """Its width."""
     kernel_size: int = 3
     """Of its convolutions, an odd number."""
