@@ -68,6 +68,17 @@ def test_each_reconstruction_is_below_its_original(channels):
         assert (strip == 255).mean() > 0.6
 
 
+def test_versions_of_images_are_below_each_other():
+    versions = np.random.default_rng(0).integers(0, 200, (3, 4, 4, 5, 3)).astype("uint8")
+    picture = plots.comparison_grid(dict(zip("abc", versions, strict=True)), columns=2, scale=1)
+    # Two bands of three rows, 8 pixels each row, 6 between the bands.
+    assert picture.shape[0] == 2 * 3 * 8 + 6
+    left = picture.shape[1] - (2 * 7 + 2)
+    for row, index in np.ndindex(3, 4):
+        top, x = index // 2 * (3 * 8 + 6) + row * 8, left + index % 2 * 7
+        np.testing.assert_array_equal(picture[top + 2 : top + 6, x + 2 : x + 7], versions[row, index])
+
+
 def test_fewer_images_than_columns_leave_no_empty_columns():
     few = some_images(2)
     assert plots.reconstruction_grid(few, few, columns=8).shape == plots.reconstruction_grid(few, few, columns=2).shape

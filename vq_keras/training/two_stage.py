@@ -77,7 +77,7 @@ def train(config, model, first, data) -> None:
         config.interval,
         callbacks=[
             *watches,
-            ConsoleProgress(config.steps, config.batch_size, ("nll_x", "bits_per_image", "codes_in_use")),
+            ConsoleProgress(config.steps, config.batch_size, ("bits_per_image", "codes_in_use"), name="second stage"),
             TensorBoardLog(
                 config.run_dir / "tensorboard",
                 lambda: {"reconstructions": reconstructions(model, first, examples, config.seed)},
