@@ -25,8 +25,8 @@ class CodeAutoencoder(keras.Model):
         codes -> encoder -> latents -> bottleneck -> decoder -> context -> PixelCNN -> p(codes | latents)
 
     The codes are those of another autoencoder, one for each position of a field. Its decoder makes an image of what is
-    drawn here. Such a decoder could model the codes without any latents; a variational autoencoder then leaves them
-    empty (posterior collapse), and a VQ-VAE does not.
+    drawn here. A PixelCNN could model the codes without any latents, and the paper says that a variational autoencoder
+    then typically leaves them empty (posterior collapse) and a VQ-VAE does not; `vq_keras.latent_use` measures it.
 
     The loss is, in nats and over the n codes of an image,
 
