@@ -168,3 +168,8 @@ def test_translators_are_points_of_latency_and_quality(tmp_path, monkeypatch):
 def test_nothing_to_draw(tmp_path):
     with pytest.raises(InputError, match="none of the metrics"):
         plots.learning_curves(tmp_path / "curves.png", {"a run": [{"step": 1, "accuracy": 0.5}]})
+
+
+@pytest.mark.parametrize("height, scale", [(8, 12), (32, 3), (84, 1), (128, 1)])
+def test_pictures_are_about_as_high_whatever_the_images(height, scale):
+    assert plots.scale_of(np.zeros((1, height, height, 3), "uint8")) == scale

@@ -57,6 +57,16 @@ def image_grid(images: np.ndarray, columns: int, scale: int = 1) -> np.ndarray:
     return np.pad(grid, ((0, line), (0, line), (0, 0)), constant_values=PAPER)
 
 
+def scale_of(images: np.ndarray) -> int:
+    """The scale at which images of this size are about 96 pixels high, or at 1 more.
+
+    Example:
+        >>> scale_of(np.zeros((10, 32, 32, 3), "uint8"))
+        3
+    """
+    return max(1, 96 // images.shape[1])
+
+
 def reconstruction_grid(
     originals: np.ndarray, reconstructions: np.ndarray, columns: int = 8, scale: int = 3
 ) -> np.ndarray:

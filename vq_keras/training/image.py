@@ -67,8 +67,10 @@ def train(config, model, data):
     def batches(start_step):
         return training_batches(data.train, config.batch_size, config.seed, start_step, config.flip, classes)
 
+    examples = spread(data.test, 16)
+
     def pictures():
-        return {"reconstructions": reconstructions(model, data.test[:16])}
+        return {"reconstructions": reconstructions(model, examples)}
 
     watches = [StopOnFailure()]
     if model.bottleneck.has_codes:
@@ -99,8 +101,14 @@ def train(config, model, data):
     return model.with_latent_predictor(predictor)
 
 
+def spread(images: np.ndarray, count: int) -> np.ndarray:
+    """So many images from all over a set: neighbouring frames of a video would be nearly the same."""
+    return images[np.linspace(0, len(images) - 1, min(count, len(images)), dtype=int)]
+
+
 def reconstructions(model, images):
-    return plots.reconstruction_grid(images, keras.ops.convert_to_numpy(model.reconstruct(images)))
+    decoded = keras.ops.convert_to_numpy(model.reconstruct(images))
+    return plots.reconstruction_grid(images, decoded, scale=plots.scale_of(images))
 
 
 def check_shape(model, data):
@@ -127,7 +135,7 @@ def figures(model, data, batch_size, path):
 def report(config, model, data):
     """The table, metrics.json and the pictures; returns the figures."""
     metrics = figures(model, data, config.batch_size, config.run_dir / runs.METRICS)
-    plots.save_png(config.run_dir / "reconstructions.png", reconstructions(model, data.test[:32]))
+    plots.save_png(config.run_dir / "reconstructions.png", reconstructions(model, spread(data.test, 32)))
     if model.latent_predictor is not None:
         plots.save_png(config.run_dir / "samples.png", samples(model, config.seed))
     print(f"model, pictures, metrics.json and TensorBoard logs: {config.run_dir}")
@@ -141,8 +149,8 @@ def samples(model, seed):
         rows = min(model.num_classes, 10)
         context["classes"] = np.repeat(np.arange(rows, dtype="int32"), 8)
     uniforms = np.random.default_rng(seed).random((8 * rows, math.prod(model.code_shape)), dtype="float32")
-    images = model.decode(model.latent_predictor.generate(uniforms, **context))
-    return plots.image_grid(keras.ops.convert_to_numpy(images), columns=8, scale=3)
+    images = keras.ops.convert_to_numpy(model.decode(model.latent_predictor.generate(uniforms, **context)))
+    return plots.image_grid(images, columns=8, scale=plots.scale_of(images))
 
 
 def run(config):

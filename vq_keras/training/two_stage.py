@@ -13,7 +13,7 @@ from vq_keras.data.code_batches import code_batches
 from vq_keras.errors import InputError
 from vq_keras.models.code_autoencoder import CodeAutoencoder
 from vq_keras.models.image import ImageAutoencoder
-from vq_keras.training import bottleneck_options, prior, runs
+from vq_keras.training import bottleneck_options, image, prior, runs
 from vq_keras.training.callbacks import ConsoleProgress, StopOnFailure, TensorBoardLog, WarnOfDyingCodes
 from vq_keras.training.fit import fit
 
@@ -64,7 +64,7 @@ def train(config, model, first, data) -> None:
         first: the first one.
         data: `ImageData`, of whose training images it is to learn the codes.
     """
-    codes, examples = codes_of(first, data.train, config.batch_size), spread(data.test, 8)
+    codes, examples = codes_of(first, data.train, config.batch_size), image.spread(data.test, 8)
     watches = [StopOnFailure()]
     if model.bottleneck.has_codes:
         num_codes = model.bottleneck.num_codes * model.bottleneck.num_codebooks
@@ -87,11 +87,6 @@ def train(config, model, first, data) -> None:
     plots.learning_curves(config.run_dir / "curves.png", {config.run_dir.name: history})
 
 
-def spread(images: np.ndarray, count: int) -> np.ndarray:
-    """So many images from all over a set: neighbouring frames of a video would be nearly the same."""
-    return images[np.linspace(0, len(images) - 1, min(count, len(images)), dtype=int)]
-
-
 def reconstructions(model, first, images, seed):
     """Images, what the first autoencoder makes of their codes, and of codes drawn twice given their latents."""
     codes = first.encode(images)
@@ -101,14 +96,14 @@ def reconstructions(model, first, images, seed):
     for name, numbers in zip(("drawn once", "drawn again"), uniforms, strict=True):
         rows[name] = keras.ops.reshape(model.generate(latents, numbers), codes.shape)
     decoded = {name: keras.ops.convert_to_numpy(first.decode(row)) for name, row in rows.items()}
-    return plots.comparison_grid({"original": images, **decoded}, scale=max(1, 128 // images.shape[1]))
+    return plots.comparison_grid({"original": images, **decoded}, scale=plots.scale_of(images))
 
 
 def report(config, model, first, data) -> dict:
     """The table, metrics.json and the pictures; returns the figures."""
     figures = latent_use.evaluate(model, codes_of(first, data.test, config.batch_size), config.batch_size, config.seed)
     evaluation.write_json(figures, config.run_dir / runs.METRICS)
-    picture = reconstructions(model, first, spread(data.test, 16), config.seed)
+    picture = reconstructions(model, first, image.spread(data.test, 16), config.seed)
     plots.save_png(config.run_dir / "reconstructions.png", picture)
     Console().print(latent_use.table(figures))
     print(f"model, pictures, metrics.json and TensorBoard logs: {config.run_dir}")
