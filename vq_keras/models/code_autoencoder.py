@@ -9,6 +9,7 @@ from vq_keras import bottlenecks, metrics  # noqa: F401  A file names the bottle
 from vq_keras.bottlenecks import replicas
 from vq_keras.errors import InputError
 from vq_keras.models.architectures import residual_blocks
+from vq_keras.models.autoencoder import Autoencoder
 from vq_keras.models.terms import DrawsAsImages, LatentTerm
 from vq_keras.priors import PixelCNN
 
@@ -19,7 +20,7 @@ MOMENTUM = 0.95
 
 
 @keras.saving.register_keras_serializable(package="vq_keras")
-class CodeAutoencoder(keras.Model):
+class CodeAutoencoder(Autoencoder):
     """A few latents for a whole image, and a PixelCNN that draws the image's codes given them (oord2017 section 4.2).
 
         codes -> encoder -> latents -> bottleneck -> decoder -> context -> PixelCNN -> p(codes | latents)
@@ -141,15 +142,7 @@ class CodeAutoencoder(keras.Model):
         self.encoder = encoder
         self.decoder = decoder
         self.pixel_cnn = pixel_cnn
-        self._means = [keras.metrics.Mean(name=name) for name in ("nll_x", "nll_z", "bits_per_image")]
-        self._usage = []
-        if bottleneck.has_codes:
-            codebooks = (bottleneck.num_codes, bottleneck.num_codebooks)
-            self._usage = [
-                metrics.Perplexity(*codebooks, name="perplexity"),
-                metrics.CodesInUse(*codebooks, name="codes_in_use"),
-            ]
-        self._distance = [metrics.CodebookDistance()] if bottleneck.passes_straight_through else []
+        self._measure(bottleneck, "nll_x", "nll_z", "bits_per_image")
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         of_latents = self.latent_dim * sum(self.losses)
@@ -161,18 +154,7 @@ class CodeAutoencoder(keras.Model):
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         nll_x, nll_z = y_pred["nll_x"], y_pred["nll_z"]
         bits = (nll_x * math.prod(self.code_shape) + nll_z * math.prod(self.latent_shape)) / math.log(2)
-        for mean, values in zip(self._means, (nll_x, nll_z, bits), strict=True):
-            mean.update_state(values)
-        for usage in self._usage:
-            usage.update_state(y_pred["latent_codes"])
-        for distance in self._distance:
-            distance.update_state(y_pred["distances"], y_pred["latent_codes"])
-        return self.get_metrics_result()
-
-    def get_metrics_result(self):
-        # The PixelCNN has an nll_z of its own for training alone, which does not move here.
-        ours = [*self._means, *self._usage, *self._distance]
-        return {**super().get_metrics_result(), **{each.name: each.result() for each in ours}}
+        return self._update((nll_x, nll_z, bits), y_pred.get("latent_codes"), y_pred.get("distances"))
 
     def encode(self, codes):
         """The codes of the latents: int32 (batch, rows, columns) -> int32 (batch, *latent_shape).

@@ -9,11 +9,12 @@ from vq_keras import bottlenecks, likelihoods, metrics, priors  # noqa: F401  A 
 from vq_keras.bottlenecks import replicas
 from vq_keras.errors import InputError
 from vq_keras.models import architectures
+from vq_keras.models.autoencoder import Autoencoder
 from vq_keras.models.terms import BoundTerms, DrawsAsImages, LatentTerm, ReconstructionTerm
 
 
 @keras.saving.register_keras_serializable(package="vq_keras")
-class ImageAutoencoder(keras.Model):
+class ImageAutoencoder(Autoencoder):
     """Encoder, bottleneck, decoder with a likelihood and, where given, a latent predictor trained jointly.
 
         images -> latents -> quantized, codes -> parameters of p(images | codes)
@@ -117,15 +118,7 @@ class ImageAutoencoder(keras.Model):
         self.latent_predictor = latent_predictor
         self.predictor_weight = predictor_weight
         self.latents_per_position = latents_per_position
-        self._means = [keras.metrics.Mean(name=name) for name in ("nll_x", "nll_z", "bits_per_dim")]
-        self._usage = []
-        if bottleneck.has_codes:
-            codebooks = (bottleneck.num_codes, bottleneck.num_codebooks)
-            self._usage = [
-                metrics.Perplexity(*codebooks, name="perplexity"),
-                metrics.CodesInUse(*codebooks, name="codes_in_use"),
-            ]
-        self._distance = [metrics.CodebookDistance()] if bottleneck.passes_straight_through else []
+        self._measure(bottleneck, "nll_x", "nll_z", "bits_per_dim")
 
     @property
     def num_classes(self):
@@ -146,18 +139,7 @@ class ImageAutoencoder(keras.Model):
         nll_x = y_pred["nll_x"]
         nll_z = y_pred["nll_z"] if "nll_z" in y_pred else ops.full_like(nll_x, math.log(self.bottleneck.num_codes))
         bits = metrics.bits_per_dim(nll_x, nll_z, math.prod(self.image_shape), math.prod(self.code_shape))
-        for mean, values in zip(self._means, (nll_x, nll_z, bits), strict=True):
-            mean.update_state(values)
-        for usage in self._usage:
-            usage.update_state(y_pred["codes"])
-        for distance in self._distance:
-            distance.update_state(y_pred["distances"], y_pred["codes"])
-        return self.get_metrics_result()
-
-    def get_metrics_result(self):
-        # A latent predictor has an nll_z of its own for training alone, which does not move here.
-        ours = [*self._means, *self._usage, *self._distance]
-        return {**super().get_metrics_result(), **{each.name: each.result() for each in ours}}
+        return self._update((nll_x, nll_z, bits), y_pred.get("codes"), y_pred.get("distances"))
 
     def encode(self, images):
         """The codes of images: integers 0..255 (batch, *image_shape) -> int32 (batch, *code_shape).
