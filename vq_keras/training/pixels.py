@@ -41,7 +41,8 @@ def run(config):
 
     classes = data.test_classes if config.class_conditional else None
     tests = prior.inputs_of(model, as_samples(test_batches(data.test, config.batch_size, classes)))
-    nats = model.evaluate(tests, return_dict=True, verbose=0)["nll_z"]
+    steps = -(-len(data.test) // config.batch_size)
+    nats = model.evaluate(tests, steps=steps, return_dict=True, verbose=0)["nll_z"]
     metrics = {"exact_bits_per_dim": nats / math.log(2), "num_images": len(data.test)}
     evaluation.write_json(metrics, config.run_dir / runs.METRICS)
 
