@@ -50,17 +50,18 @@ def test_the_sum_is_the_mean_over_fields_by_hand(predicted):
     np.testing.assert_allclose(exact_likelihood.log_likelihood(model, images), by_hand, rtol=1e-5)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a minute of training on JAX, unoptimised")
 def test_the_encoders_code_is_all_of_the_sum_once_each_image_has_its_own():
     model, images = make(num_codes=8, latents_per_position=1), patterns()
+    untrained = exact_likelihood.log_likelihood(model, images) - of_the_encoders_codes(model, images)
     model.compile(keras.optimizers.Adam(3e-3))
-    gaps = []
-    for steps in (10, 400):
-        model.fit({"images": np.tile(images, (8 * steps, 1, 1, 1))}, batch_size=64, verbose=0)
-        gaps.append(exact_likelihood.log_likelihood(model, images) - of_the_encoders_codes(model, images))
-    # While codes explain an image about as well as each other, the sum is up to 8 times its one term.
-    assert 0.5 < gaps[0].min() < gaps[0].max() < np.log(8)
+    model.fit({"images": np.tile(images, (800, 1, 1, 1))}, batch_size=8, shuffle=False, verbose=0)
+    trained = exact_likelihood.log_likelihood(model, images) - of_the_encoders_codes(model, images)
+    # Codes that all explain an image equally well make the sum 8 times its one term.
+    np.testing.assert_allclose(untrained, np.log(8), atol=0.2)
     # It is never below the term, but for the rounding of float32 sums of up to 100 nats.
-    np.testing.assert_allclose(gaps[1], 0, atol=1e-4)
+    np.testing.assert_allclose(trained, 0, atol=1e-4)
+    assert len(set(np.asarray(model.encode(images)).ravel())) == 8
 
 
 def test_too_many_fields_are_refused():
