@@ -65,9 +65,9 @@ def test_a_run_leaves_its_files_and_one_that_was_broken_off_ends_the_same(arrays
     figures = json.loads((whole / "metrics.json").read_text())
     assert figures["bits_per_image_latents"] == 9.0
     assert figures["num_images"] == 20
-    # Four rows of 16 images in two bands, 8 times as large, with the names at the left.
+    # Four rows of 16 images in two bands, 6 times as large, with the names at the left.
     with Image.open(whole / "reconstructions.png") as picture:
-        assert picture.size[1] == 2 * 4 * (16 * 8 + 4) + 6
+        assert picture.size[1] == 2 * 4 * (16 * 6 + 4) + 6
 
     # What is trained is the first model's codes, and what is loaded is what was evaluated.
     model, images = runs.load_model(whole), np.load(arrays)["test"]
