@@ -128,9 +128,9 @@ def signatures(model):
 
 def export(config):
     from vq_keras import model_card, saved_model
-    from vq_keras.training import runs
+    from vq_keras.training import image
 
-    model = runs.load_model(config.run_dir)
+    model = image.load(config.run_dir)
     card = model_card.describe(config.run_dir, model)
     version = saved_model.write(config.out_dir, signatures(model), card=card)
     print(f"SavedModel: {version}")

@@ -35,9 +35,9 @@ class Config:
 
 def evaluate(config):
     from vq_keras.data import images
-    from vq_keras.training import image, runs
+    from vq_keras.training import image
 
-    model = runs.load_model(config.run_dir)
+    model = image.load(config.run_dir)
     data = images.load(config.dataset, config.data_dir, model.image_shape[0])
     image.check_shape(model, data)
     image.figures(model, data, config.batch_size, config.json)

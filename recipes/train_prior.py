@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from vq_keras.errors import InputError, run_command
+from vq_keras.errors import run_command
 from vq_keras.training.prior_config import PriorConfig
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Without it TensorFlow's notices hide the progress.
@@ -35,8 +35,6 @@ def resolve(config):
 
     config.check()
     settings = runs.load_config(config.run)
-    if "vocabulary" in settings:
-        raise InputError(f"{config.run} is the run of a translator; give that of an image autoencoder.")
     return dataclasses.replace(
         config,
         dataset=config.dataset or settings.get("dataset"),
@@ -56,9 +54,8 @@ def run(config):
 
     keras.config.set_dtype_policy(config.precision)
     make_deterministic(config.seed)
-    model = runs.load_model(config.run)
-    if not model.bottleneck.has_codes:
-        raise InputError(f"{config.run} has no codes; give the run of an autoencoder with a discrete bottleneck.")
+    model = image.load(config.run)
+    image.check_codes(model, config.run)
     data = images.load(config.dataset, config.data_dir, config.image_size)
     image.check_shape(model, data)
     prior.check_classes(data, config.class_conditional)

@@ -120,7 +120,7 @@ def run(config):
     from vq_keras.training.optimizer import adam
 
     make_deterministic(config.seed)
-    first = runs.load_model(config.first_run)
+    first = image.load(config.first_run)
     two_stage.check_first(first, config.first_run)
     model = two_stage.make_model(config, first)
     data = images.load(config.dataset, config.data_dir, config.image_size)

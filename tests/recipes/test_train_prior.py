@@ -10,6 +10,7 @@ import pytest
 from export import export_image
 from recipes import compare_baselines, train_cifar, train_pixels, train_prior
 from vq_keras.training import runs
+from vq_keras.training.callbacks import ConsoleProgress
 
 SIZES = ["--layers", "1", "--hidden-dim", "8", "--batch-size", "8", "--warmup-steps", "2", "--interval", "2"]
 
@@ -40,7 +41,7 @@ def autoencoder(arrays, tmp_path_factory):
 @pytest.mark.parametrize(
     "options", [["--class-conditional"], ["--prior", "image_transformer", "--num-heads", "2", "--block-length", "4"]]
 )
-def test_a_prior_s_run_is_the_autoencoder_with_that_prior(arrays, autoencoder, tmp_path, options):
+def test_a_prior_s_run_is_the_autoencoder_with_that_prior(arrays, autoencoder, tmp_path, options, monkeypatch):
     command = [str(autoencoder), "--data-dir", str(arrays), *SIZES, *options]
     run_dir = tmp_path / "prior"
     assert train_prior.main([*command, "--run-dir", str(run_dir), "--steps", "4"]) == 0
@@ -53,8 +54,17 @@ def test_a_prior_s_run_is_the_autoencoder_with_that_prior(arrays, autoencoder, t
     assert after["strict_bits_per_dim_codes"] != before["strict_bits_per_dim_codes"]
     assert after["strict_bits_per_dim_reconstruction"] == pytest.approx(before["strict_bits_per_dim_reconstruction"])
     assert {path.name for path in run_dir.iterdir()} >= {"samples.png", "curves.png", "history.csv"}
-    # A run killed behind its first interval ends as this one did.
+    # One that is broken off behind its first interval ends as this one did.
     broken = tmp_path / "broken"
+
+    def interrupt(progress, epoch, logs=None):
+        if progress.step == 4:  # The last checkpoint is of step 2.
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ConsoleProgress, "on_epoch_end", interrupt)
+        assert train_prior.main([*command, "--run-dir", str(broken), "--steps", "4"]) == 130
+    assert not (broken / "model.keras").exists()
     assert train_prior.main([*command, "--run-dir", str(broken), "--steps", "4"]) == 0
     assert json.loads((broken / "metrics.json").read_text()) == after
 
@@ -84,7 +94,7 @@ def test_an_export_draws_codes_of_a_class(arrays, autoencoder, tmp_path):
 
 @pytest.mark.slow
 @tensorflow_only
-def test_the_likelihood_of_pixels_is_near_uniform_at_first_and_exact(arrays, tmp_path):
+def test_the_likelihood_of_pixels_is_near_uniform_at_first_and_exact(arrays, tmp_path, capsys):
     command = ["--dataset", "npz", "--data-dir", str(arrays), "--run-dir", str(tmp_path / "run"), *SIZES]
     assert train_pixels.main([*command, "--steps", "2", "--class-conditional"]) == 0
     figures = json.loads((tmp_path / "run" / "metrics.json").read_text())
@@ -93,6 +103,8 @@ def test_the_likelihood_of_pixels_is_near_uniform_at_first_and_exact(arrays, tmp
     logits = np.asarray(model({"samples": samples, "classes": images["test_classes"]}), "float64")
     log_p = logits - np.logaddexp.reduce(logits, axis=-1, keepdims=True)
     bits = -np.take_along_axis(log_p, samples, -1).mean() / math.log(2)
+    assert train_prior.main([str(tmp_path / "run"), "--data-dir", str(arrays)]) == 2
+    assert "is no run of an image autoencoder" in capsys.readouterr().err
     # Batches of 8, 8 and 4 images in float32.
     assert figures["exact_bits_per_dim"] == pytest.approx(bits, rel=1e-5)
     assert bits == pytest.approx(8, abs=0.5)
@@ -120,7 +132,7 @@ def test_baselines_are_runs_of_their_own_and_make_a_table(arrays, tmp_path, caps
     ("recipe", "options", "sentence"),
     [
         (train_prior, ["nowhere"], "nowhere is neither a run directory"),
-        (train_prior, ["multi30k-en-de-latent"], "is the run of a translator; give that of an image autoencoder."),
+        (train_prior, ["multi30k-en-de-latent"], "is no run of an image autoencoder; give one of"),
         (train_prior, ["x", "--prior", "wavenet"], "--prior is 'wavenet'; give one of image_transformer, pixel_cnn."),
         (train_pixels, ["--steps", "0"], "--steps is 0; give 1 or more."),
         (train_pixels, ["--class-conditional", "--prior", "image_transformer"], "--class-conditional needs --prior"),

@@ -159,8 +159,8 @@ def test_a_first_run_that_does_not_fit_is_refused(arrays, first, tmp_path, capsy
     (several / "model.keras").write_bytes(model[: len(model) // 2])
     refused(several, "model.keras cannot be read")
     continuous = write_first(tmp_path / "continuous", Gaussian(seed=0))
-    refused(continuous, "has no codes; give the run of an image autoencoder with a discrete bottleneck.")
-    refused("multi30k-en-de-teacher", "has no codes; give the run of an image autoencoder with a discrete bottleneck.")
+    refused(continuous, "has no codes; give the run of an autoencoder with a discrete bottleneck.")
+    refused("multi30k-en-de-teacher", "is no run of an image autoencoder; give one of train_cifar.py or train_prior.py")
     smaller = tmp_path / "smaller.npz"
     np.savez(smaller, **{name: np.zeros((4, 8, 8, 3), "uint8") for name in ("train", "test")})
     sentence = f"the run's images are (16, 16, 3), but those of {smaller} are (8, 8, 3)."

@@ -45,7 +45,7 @@ class PixelCNN(LatentPredictor):
     Args:
         code_shape: axes of the field of codes: (rows, columns), or (rows, columns, latents a position ...).
         num_codes: size of a codebook. There may be any number of codebooks.
-        num_layers: layers of each stack; the paper has 20 for 32 x 32 pixels.
+        num_layers: layers of each stack.
         hidden_dim: units of each layer.
         kernel_size: n, odd and at least 3.
         dropout: dropout on the embeddings and on the output of each residual branch.

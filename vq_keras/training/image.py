@@ -72,10 +72,6 @@ def train(config, model, data):
     def pictures():
         return {"reconstructions": reconstructions(model, examples)}
 
-    watches = [StopOnFailure()]
-    if model.bottleneck.has_codes:
-        num_codes = model.bottleneck.num_codes * model.bottleneck.num_codebooks
-        watches = [StopOnFailure(num_codes=num_codes), WarnOfDyingCodes()]
     history = fit(
         model,
         batches,
@@ -83,7 +79,7 @@ def train(config, model, data):
         config.run_dir,
         config.interval,
         callbacks=[
-            *watches,
+            *watches(model.bottleneck),
             ConsoleProgress(config.steps, config.batch_size, ("bits_per_dim", "codes_in_use"), name="autoencoder"),
             TensorBoardLog(config.run_dir / "tensorboard", pictures),
         ],
@@ -101,6 +97,13 @@ def train(config, model, data):
     return model.with_latent_predictor(predictor)
 
 
+def watches(bottleneck):
+    """The callbacks that end a training of this bottleneck where going on is pointless, and warn before."""
+    if not bottleneck.has_codes:
+        return [StopOnFailure()]
+    return [StopOnFailure(num_codes=bottleneck.num_codes * bottleneck.num_codebooks), WarnOfDyingCodes()]
+
+
 def spread(images: np.ndarray, count: int) -> np.ndarray:
     """So many images from all over a set: neighbouring frames of a video would be nearly the same."""
     return images[np.linspace(0, len(images) - 1, min(count, len(images)), dtype=int)]
@@ -109,6 +112,27 @@ def spread(images: np.ndarray, count: int) -> np.ndarray:
 def reconstructions(model, images):
     decoded = keras.ops.convert_to_numpy(model.reconstruct(images))
     return plots.reconstruction_grid(images, decoded, scale=plots.scale_of(images))
+
+
+def load(run_dir):
+    """The trained image autoencoder of a run.
+
+    Raises:
+        InputError: as `runs.load_model`; where the run's model is another one.
+    """
+    wrong = InputError(f"{run_dir} is no run of an image autoencoder; give one of train_cifar.py or train_prior.py.")
+    if "vocabulary" in runs.load_config(run_dir):  # Known before a translator is loaded, which takes a while.
+        raise wrong
+    model = runs.load_model(run_dir)
+    if not isinstance(model, ImageAutoencoder):
+        raise wrong
+    return model
+
+
+def check_codes(model, run_dir):
+    """Raises an `InputError` where the image autoencoder of a run has no codes."""
+    if not model.bottleneck.has_codes:
+        raise InputError(f"{run_dir} has no codes; give the run of an autoencoder with a discrete bottleneck.")
 
 
 def check_shape(model, data):

@@ -27,7 +27,7 @@ def make(
         num_classes: of a pixel_cnn that is conditioned on a class.
 
     Raises:
-        InputError: as the latent predictor does; for an Image Transformer with classes.
+        InputError: as the latent predictor does.
 
     Example:
         >>> sizes = {"num_layers": 3, "hidden_dim": 64, "dropout": 0.0}
@@ -38,8 +38,6 @@ def make(
     if prior == "pixel_cnn":
         # Kernels of 5: three layers see all of an 8x8 field above a position.
         return PixelCNN(code_shape, num_codes, num_classes=num_classes, name="latent_predictor", **shared)
-    if num_classes:
-        raise InputError("an image_transformer has no classes; take a pixel_cnn for them.")
     return ImageTransformer(
         code_shape,
         num_codes,

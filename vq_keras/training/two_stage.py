@@ -12,16 +12,14 @@ from vq_keras.data.batches import test_batches
 from vq_keras.data.code_batches import code_batches
 from vq_keras.errors import InputError
 from vq_keras.models.code_autoencoder import CodeAutoencoder
-from vq_keras.models.image import ImageAutoencoder
 from vq_keras.training import bottleneck_options, image, prior, runs
-from vq_keras.training.callbacks import ConsoleProgress, StopOnFailure, TensorBoardLog, WarnOfDyingCodes
+from vq_keras.training.callbacks import ConsoleProgress, TensorBoardLog
 from vq_keras.training.fit import fit
 
 
 def check_first(model, run_dir) -> None:
-    """Raises an `InputError` where a run's model is no autoencoder of images with one code at each position."""
-    if not isinstance(model, ImageAutoencoder) or not model.bottleneck.has_codes:
-        raise InputError(f"{run_dir} has no codes; give the run of an image autoencoder with a discrete bottleneck.")
+    """Raises an `InputError` where the image autoencoder of a run has not one code at each position."""
+    image.check_codes(model, run_dir)
     if math.prod(model.code_shape[2:]) > 1:
         raise InputError(
             f"{run_dir} has codes of the shape {model.code_shape}, several at a position: train it with "
@@ -65,10 +63,6 @@ def train(config, model, first, data) -> None:
         data: `ImageData`, of whose training images it is to learn the codes.
     """
     codes, examples = codes_of(first, data.train, config.batch_size), image.spread(data.test, 8)
-    watches = [StopOnFailure()]
-    if model.bottleneck.has_codes:
-        num_codes = model.bottleneck.num_codes * model.bottleneck.num_codebooks
-        watches = [StopOnFailure(num_codes=num_codes), WarnOfDyingCodes()]
     history = fit(
         model,
         lambda start_step: code_batches(codes, config.batch_size, config.seed, start_step),
@@ -76,7 +70,7 @@ def train(config, model, first, data) -> None:
         config.run_dir,
         config.interval,
         callbacks=[
-            *watches,
+            *image.watches(model.bottleneck),
             ConsoleProgress(config.steps, config.batch_size, ("bits_per_image", "codes_in_use"), name="second stage"),
             TensorBoardLog(
                 config.run_dir / "tensorboard",
