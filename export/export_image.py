@@ -138,7 +138,7 @@ def export(config):
 
 
 def main(argv=None):
-    return run_command(export, tyro.cli(Config, args=argv, description=Config.__doc__))
+    return run_command(export, tyro.cli(Config, args=argv))
 
 
 if __name__ == "__main__":

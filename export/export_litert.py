@@ -54,7 +54,7 @@ def usage(out):
 
 
 def main(argv=None):
-    return run_command(export, tyro.cli(Config, args=argv, description=Config.__doc__))
+    return run_command(export, tyro.cli(Config, args=argv))
 
 
 if __name__ == "__main__":

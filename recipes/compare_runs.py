@@ -34,7 +34,7 @@ def compare(config):
 
 
 def main(argv=None):
-    return run_command(compare, tyro.cli(Config, args=argv, description=Config.__doc__))
+    return run_command(compare, tyro.cli(Config, args=argv))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ def evaluate(config):
 
 
 def main(argv=None):
-    return run_command(evaluate, tyro.cli(Config, args=argv, description=Config.__doc__))
+    return run_command(evaluate, tyro.cli(Config, args=argv))
 
 
 if __name__ == "__main__":

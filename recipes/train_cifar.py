@@ -18,7 +18,7 @@ def run(config):
 
 
 def main(argv=None):
-    return run_command(run, tyro.cli(ImageConfig, args=argv, description=ImageConfig.__doc__))
+    return run_command(run, tyro.cli(ImageConfig, args=argv))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
@@ -25,22 +25,17 @@ class Config(PriorConfig):
     Data set and image size are the autoencoder's where not given, and the folder is RUN-PRIOR beside its own.
     """
 
+    PLACES: ClassVar = (*PriorConfig.PLACES, "run")
+
     run: Annotated[Path, tyro.conf.Positional] = tyro.MISSING
     """The autoencoder's folder."""
 
 
 def resolve(config):
     """The configuration with everything filled in that the autoencoder's run decides."""
-    from vq_keras.training import runs
-
     config.check()
-    settings = runs.load_config(config.run)
-    return dataclasses.replace(
-        config,
-        dataset=config.dataset or settings.get("dataset"),
-        image_size=config.image_size or settings.get("image_size"),
-        run_dir=config.run_dir or config.run.with_name(f"{config.run.name}-{config.prior}"),
-    )
+    run_dir = config.run_dir or config.run.with_name(f"{config.run.name}-{config.prior}")
+    return dataclasses.replace(config.with_data_of(config.run), run_dir=run_dir)
 
 
 def run(config):
@@ -81,7 +76,7 @@ def run(config):
 
 
 def main(argv=None):
-    return run_command(run, tyro.cli(Config, args=argv, description=Config.__doc__))
+    return run_command(run, tyro.cli(Config, args=argv))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def run(config):
 
 
 def main(argv=None):
-    return run_command(run, tyro.cli(Config, args=argv, description=Config.__doc__))
+    return run_command(run, tyro.cli(Config, args=argv))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import tyro
 
@@ -20,6 +21,8 @@ class Config(TranslationConfig):
     Writes the run's folder: model.keras, vocabulary.model, metrics.json, the test set's translations, history.csv,
     curves.png, TensorBoard logs and checkpoints. The same command again continues a run that was interrupted.
     """
+
+    PLACES: ClassVar = (*TranslationConfig.PLACES, "distilled", "teacher", "start")
 
     distilled: Path | None = None
     """What recipes/distill.py wrote: pairs to train on in place of the data's own, and the vocabulary."""
@@ -177,7 +180,7 @@ def run(config):
 
 
 def main(argv=None):
-    return run_command(run, tyro.cli(Config, args=argv, description=Config.__doc__))
+    return run_command(run, tyro.cli(Config, args=argv))
 
 
 if __name__ == "__main__":

@@ -4,37 +4,36 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import tyro
 
-from vq_keras.errors import InputError, run_command
+from vq_keras.errors import run_command
+from vq_keras.training.image_data_config import ImageDataConfig
+from vq_keras.training.training_config import TrainingConfig
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Without it TensorFlow's notices hide the progress.
 
-CHOICES = {"codebooks": ("shared", "separate"), "schedule": ("exponential", "rsqrt")}
-
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(TrainingConfig, ImageDataConfig):
     """Train a second autoencoder on the codes of a first one: a few latents for a whole image, and a PixelCNN that
     draws the image's codes given them (oord2017 section 4.2, figure 5).
 
     Writes the run's folder: model.keras, metrics.json, history.csv, reconstructions.png (images, what the first
     autoencoder makes of them, and two draws given their latents), curves.png, TensorBoard logs and checkpoints. The
     same command again continues a run that was interrupted.
+
+    Data set and image size are the first run's where not given, and the folder is FIRST_RUN-two-stage-BOTTLENECK beside
+    its own.
     """
 
-    first_run: Annotated[Path, tyro.conf.Positional]
+    CHOICES: ClassVar = TrainingConfig.CHOICES | {"codebooks": ("shared", "separate")}
+    COUNTS: ClassVar = (*TrainingConfig.COUNTS, "batch_size", "num_latents")
+    PLACES: ClassVar = (*TrainingConfig.PLACES, "first_run")
+
+    first_run: Annotated[Path, tyro.conf.Positional] = tyro.MISSING
     """The folder of a run of recipes/train_cifar.py with --latents-per-position 1."""
-    dataset: str | None = None
-    """Images, as for recipes/train_cifar.py; the first run's where not given."""
-    data_dir: Path | None = None
-    """Where they are, which a run does not keep."""
-    image_size: int | None = None
-    """Height and width that they are brought to, in pixels; the first run's where not given."""
-    run_dir: Path | None = None
-    """The run's folder; FIRST_RUN-two-stage-BOTTLENECK beside the first one's where not given."""
 
     bottleneck: str = "vector_quantizer"
     """As for recipes/train_cifar.py: vector_quantizer, soft_em, ...; gaussian for the VAE to compare with."""
@@ -71,20 +70,8 @@ class Config:
     dropout: float = 0.0
     """Of its embeddings and residual branches."""
 
-    steps: int = 2000
-    """Training steps."""
-    batch_size: int = 32
-    """Images in a step."""
     learning_rate: float = 5e-3
     """Peak of Adam's learning rate."""
-    warmup_steps: int = 100
-    """Steps over which the learning rate rises to its peak."""
-    schedule: str = "exponential"
-    """What follows: exponential (to a tenth at the end of the run) or rsqrt (inverse square root of the step)."""
-    seed: int = 0
-    """Of weights, data order and draws."""
-    interval: int = 100
-    """Steps from one row of history and checkpoint to the next."""
 
 
 def resolve(config):
@@ -93,21 +80,9 @@ def resolve(config):
     Raises:
         InputError: for an unknown name or a number outside its range; where the first run is none.
     """
-    from vq_keras.training import runs
-
-    for name, known in CHOICES.items():
-        if getattr(config, name) not in known:
-            raise InputError(f"--{name} is {getattr(config, name)!r}; give one of {', '.join(known)}.")
-    for name in ("num_latents", "steps", "batch_size", "interval"):
-        if getattr(config, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}; give 1 or more.")
-    settings = runs.load_config(config.first_run)
-    return dataclasses.replace(
-        config,
-        dataset=config.dataset or settings.get("dataset"),
-        image_size=config.image_size or settings.get("image_size"),
-        run_dir=config.run_dir or config.first_run.with_name(f"{config.first_run.name}-two-stage-{config.bottleneck}"),
-    )
+    config.check()
+    run_dir = config.first_run.with_name(f"{config.first_run.name}-two-stage-{config.bottleneck}")
+    return dataclasses.replace(config.with_data_of(config.first_run), run_dir=config.run_dir or run_dir)
 
 
 def run(config):
@@ -119,25 +94,23 @@ def run(config):
     from vq_keras.training.fit import make_deterministic
     from vq_keras.training.optimizer import adam
 
+    keras.config.set_dtype_policy(config.precision)
     make_deterministic(config.seed)
     first = image.load(config.first_run)
     two_stage.check_first(first, config.first_run)
     model = two_stage.make_model(config, first)
     data = images.load(config.dataset, config.data_dir, config.image_size)
     image.check_shape(first, data)
-    model.compile(optimizer=adam(config.learning_rate, config.steps, config.warmup_steps, config.schedule))
+    model.compile(optimizer=adam(config))
     # The folder is made when nothing is left that could be wrong with the configuration.
-    where = ("first_run", "run_dir", "data_dir")
-    decisive = {name: value for name, value in dataclasses.asdict(config).items() if name not in where}
-    decisive |= {"first_run": runs.fingerprint(config.first_run), "backend": keras.backend.backend()}
-    runs.claim(config.run_dir, decisive)
+    runs.claim(config.run_dir, {**config.decisive(), "first_run": runs.fingerprint(config.first_run)})
     two_stage.train(config, model, first, data)
     runs.save_model(model, config.run_dir)
     return two_stage.report(config, model, first, data)
 
 
 def main(argv=None):
-    return run_command(run, tyro.cli(Config, args=argv, description=Config.__doc__))
+    return run_command(run, tyro.cli(Config, args=argv))
 
 
 if __name__ == "__main__":

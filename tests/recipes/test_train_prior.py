@@ -4,6 +4,7 @@ import json
 import math
 
 import keras
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
@@ -67,6 +68,31 @@ def test_a_prior_s_run_is_the_autoencoder_with_that_prior(arrays, autoencoder, t
     assert not (broken / "model.keras").exists()
     assert train_prior.main([*command, "--run-dir", str(broken), "--steps", "4"]) == 0
     assert json.loads((broken / "metrics.json").read_text()) == after
+
+
+@pytest.mark.slow
+@tensorflow_only
+@pytest.mark.parametrize("predictor", ["joint", "after"])
+def test_a_predictor_of_the_autoencoder_s_own_recipe_learns_what_the_class_tells(tmp_path, predictor):
+    classes = np.arange(48, dtype="int32") % 3
+    noise = np.random.default_rng(0).integers(0, 20, (48, 8, 8, 3))
+    images = (noise + 100 * classes[:, None, None, None]).astype("uint8")  # Dark, grey or bright.
+    data, run_dir = tmp_path / "classes.npz", tmp_path / "run"
+    np.savez(data, train=images, test=images, train_classes=classes, test_classes=classes)
+    command = ["--dataset", "npz", "--data-dir", str(data), "--run-dir", str(run_dir), "--class-conditional"]
+    command += ["--predictor", predictor, "--prior", "pixel_cnn", "--predictor-layers", "1", "--predictor-dim", "8"]
+    command += ["--batch-size", "16", "--num-codes", "8", "--latents-per-position", "1", "--steps", "200"]
+    assert train_cifar.main([*command, "--learning-rate", "0.01", "--interval", "100"]) == 0
+    model = runs.load_model(run_dir)
+
+    def bits_of_codes(classes):
+        return model.predict({"images": images, "classes": classes}, verbose=0)["nll_z"].mean() * 4 / 192 / math.log(2)
+
+    figures = json.loads((run_dir / "metrics.json").read_text())
+    assert figures["strict_bits_per_dim_codes"] == pytest.approx(bits_of_codes(classes), abs=1e-6)  # Written so.
+    assert bits_of_codes(classes) < 0.8 * bits_of_codes((classes + 1) % 3)
+    height, width = plt.imread(run_dir / "samples.png").shape[:2]
+    assert round(width / height) == round(8 / 3)  # A row of eight for each class.
 
 
 @pytest.mark.slow

@@ -121,7 +121,7 @@ def told(capsys):
         (train_teacher, ["--vocabulary", "nowhere.model"], "The vocabulary nowhere.model cannot be read"),
         (train_teacher, ["--vocabulary-size", "20"], "SentencePiece cannot train a vocabulary of 20"),
         (train_teacher, ["--max-length", "1"], "None of the 40 pairs has at most 1 ids a side: raise max_length."),
-        (train_teacher, ["--schedule", "cosine"], "no learning rate decay 'cosine'"),
+        (train_teacher, ["--schedule", "cosine"], "--schedule is 'cosine'; give one of exponential, rsqrt."),
         (train_translation, ["--architecture", "huge"], "no latent Transformer 'huge'; the known ones are base, small"),
         (train_translation, ["--bottleneck", "lattice"], "there is no bottleneck 'lattice'"),
         (train_translation, ["--bottleneck", "residual"], "needs a bottleneck with one code for each latent"),

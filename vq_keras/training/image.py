@@ -62,9 +62,9 @@ def make_predictor(config, bottleneck, code_shape, num_classes):
 
 def train(config, model, data):
     """The autoencoder, and the predictor with it or after it; returns the model with its predictor."""
-    classes = data.train_classes if config.class_conditional else None
 
-    def batches(start_step):
+    def batches(start_step, conditional=bool(model.num_classes)):
+        classes = data.train_classes if conditional else None
         return training_batches(data.train, config.batch_size, config.seed, start_step, config.flip, classes)
 
     examples = spread(data.test, 16)
@@ -89,7 +89,7 @@ def train(config, model, data):
         return model
 
     def codes(start_step):
-        return prior.codes_of(model, batches(start_step))
+        return prior.codes_of(model, batches(start_step, config.class_conditional))
 
     predictor = make_predictor(config, model.bottleneck, model.code_shape, data.num_classes)
     after = dataclasses.replace(config, steps=config.predictor_steps)
@@ -186,12 +186,9 @@ def run(config):
     data = images.load(config.dataset, config.data_dir, config.image_size)
     prior.check_classes(data, config.class_conditional)
     model = make_model(config, data.image_shape, bottleneck, data.num_classes)
-    model.compile(optimizer=adam(config.learning_rate, config.steps, config.warmup_steps, config.schedule))
+    model.compile(optimizer=adam(config))
     # The folder is made when nothing is left that could be wrong with the configuration.
-    decisive = {
-        name: value for name, value in dataclasses.asdict(config).items() if name not in ("run_dir", "data_dir")
-    }
-    runs.claim(config.run_dir, {**decisive, "backend": keras.backend.backend()})
+    runs.claim(config.run_dir, config.decisive())
     model = train(config, model, data)
     runs.save_model(model, config.run_dir)
     return report(config, model, data)

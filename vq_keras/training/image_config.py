@@ -2,8 +2,11 @@
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 from vq_keras.errors import InputError
+from vq_keras.training.image_data_config import ImageDataConfig
+from vq_keras.training.training_config import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,28 +33,27 @@ SIZES = {
 }
 # oord2017 section 4.1 trains VIMCO with 50 samples; roy2018 soft EM on images with 5.
 NUM_SAMPLES = {"categorical_samples": 50, "gaussian_samples": 50}
-CHOICES = {
-    "codebooks": ("shared", "separate"),
-    "predictor": ("joint", "after", "none"),
-    "prior": ("image_transformer", "pixel_cnn"),
-    "precision": ("float32", "mixed_bfloat16", "mixed_float16"),
-}
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageConfig:
+class ImageConfig(TrainingConfig, ImageDataConfig):
     """Train, evaluate and sample a discrete autoencoder of images.
 
     Writes the run's folder: model.keras, metrics.json, history.csv, reconstructions.png, samples.png, curves.png,
     TensorBoard logs and checkpoints. The same command again continues a run that was interrupted.
     """
 
+    CHOICES: ClassVar = TrainingConfig.CHOICES | {
+        "codebooks": ("shared", "separate"),
+        "predictor": ("joint", "after", "none"),
+        "prior": ("image_transformer", "pixel_cnn"),
+    }
+    COUNTS: ClassVar = (*TrainingConfig.COUNTS, "predictor_steps", "batch_size")
+
     dataset: str = "cifar10"
     """Images: cifar10, or any other set of TensorFlow Datasets as tfds:NAME[/CONFIG]; photos (crops of scikit-image's
     photographs, no download); folder (image files); episodes (video in Parquet files); npz (arrays written by python -m
     vq_keras.data)."""
-    data_dir: str | None = None
-    """Where they are: a TFDS data directory, a folder of images or Parquet files, or an .npz file."""
     image_size: int | None = None
     """Height and width that images are brought to, in pixels; where not given 32 for photos and folder, and for others
     what they have."""
@@ -104,22 +106,10 @@ class ImageConfig:
 
     steps: int = 5000
     """Training steps."""
-    batch_size: int = 32
-    """Images in a step."""
     learning_rate: float | None = None
     """Peak of Adam's learning rate; by architecture: small 2e-3, oord2017 2e-4, roy2018 5e-4."""
-    warmup_steps: int = 100
-    """Steps over which the learning rate rises to its peak."""
-    schedule: str = "exponential"
-    """What follows: exponential (to a tenth at the end of the run) or rsqrt (inverse square root of the step)."""
-    precision: str = "float32"
-    """float32, mixed_bfloat16 or mixed_float16."""
     flip: bool = True
     """Mirror every other training image."""
-    seed: int = 0
-    """Of weights, data order, augmentation and draws."""
-    interval: int = 100
-    """Steps from one row of history and checkpoint to the next."""
 
 
 def resolve(config):
@@ -143,14 +133,9 @@ def resolve(config):
     config = dataclasses.replace(
         config, **{name: sizes[name] for name in names if name in sizes and getattr(config, name) is None}
     )
-    for name, known in CHOICES.items():
-        if getattr(config, name) not in known:
-            raise InputError(f"--{name} is {getattr(config, name)!r}; give one of {', '.join(known)}.")
+    config.check()
     if config.class_conditional and (config.prior != "pixel_cnn" or config.predictor == "none"):
         raise InputError("--class-conditional needs a latent predictor, and that --prior pixel_cnn.")
     if config.bottleneck in bottlenecks.CONTINUOUS and config.predictor != "none":
         raise InputError(f"--predictor is {config.predictor!r}, but {config.bottleneck} has no codes; leave it out.")
-    for name in ("steps", "predictor_steps", "batch_size", "interval"):
-        if getattr(config, name) < 1:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(config, name)}; give 1 or more.")
     return config

@@ -89,7 +89,7 @@ def train(predictor, batches: Callable[[int], Iterable[dict]], config, run_dir: 
         run_dir: the run's folder.
         name: of the curves.
     """
-    predictor.compile(optimizer=adam(config.learning_rate, config.steps, config.warmup_steps, config.schedule))
+    predictor.compile(optimizer=adam(config))
 
     history = fit(
         predictor,

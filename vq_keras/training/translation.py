@@ -22,7 +22,7 @@ from vq_keras.training.callbacks import ConsoleProgress, StopOnFailure, TensorBo
 from vq_keras.training.checkpoints import Checkpoints
 from vq_keras.training.files import replace_file
 from vq_keras.training.fit import fit, make_deterministic
-from vq_keras.training.schedules import WarmupDecay
+from vq_keras.training.optimizer import learning_rate
 from vq_keras.training.translation_config import TranslationConfig
 from vq_keras.translation_quality import quality
 from vq_keras.translator import Translator
@@ -92,14 +92,10 @@ def train(
     make_deterministic(config.seed)
     model = make_model()
     # The steps of the released code's Adam, but for its second moments, which forget faster (Vaswani et al. 2017).
-    warmup = min(config.warmup_steps, config.steps // 2)  # A short run still sees its peak.
-    schedule = WarmupDecay(config.learning_rate, max(1, warmup), max(2, config.steps), config.schedule)
-    model.compile(keras.optimizers.Adam(schedule, beta_2=0.98, epsilon=1e-9))
+    model.compile(keras.optimizers.Adam(learning_rate(config), beta_2=0.98, epsilon=1e-9))
 
-    elsewhere = ("run_dir", "data_dir", "train", "validation", "test", "vocabulary", "distilled", "teacher", "start")
-    decisive = {name: value for name, value in dataclasses.asdict(config).items() if name not in elsewhere}
-    decisive |= {"vocabulary": corpus.vocabulary.fingerprint, "backend": keras.backend.backend()}
-    decisive["languages"] = list(config.languages)
+    decisive = {**config.decisive(), "vocabulary": corpus.vocabulary.fingerprint}
+    decisive["languages"] = list(config.languages)  # As JSON has it.
     # Files may move, but a run does not go on with other pairs.
     text = "\n".join(itertools.chain(*corpus.data.train))
     decisive["pairs"] = hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -2,15 +2,18 @@
 
 import dataclasses
 from pathlib import Path
+from typing import ClassVar
 
 from vq_keras.errors import InputError
-
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+from vq_keras.training.training_config import TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class TranslationConfig:
+class TranslationConfig(TrainingConfig):
     """What the recipes of translators ask for in common."""
+
+    COUNTS: ClassVar = (*TrainingConfig.COUNTS, "tokens_per_batch", "warmup_steps", "average")
+    PLACES: ClassVar = (*TrainingConfig.PLACES, "train", "validation", "test", "vocabulary")
 
     dataset: str = "numbers"
     """Pairs of sentences: numbers (English numbers, dates and times in German, made on the spot), files, or a set of
@@ -49,20 +52,11 @@ class TranslationConfig:
     """What follows: rsqrt (inverse square root of the step) or exponential (to a tenth at the end of the run)."""
     average: int = 5
     """The model is the mean of its weights in so many last checkpoints, one each --interval."""
-    precision: str = "float32"
-    """float32, mixed_bfloat16 or mixed_float16."""
-    seed: int = 0
-    """Of weights, data order and draws."""
     interval: int = 50
     """Steps from one row of history and checkpoint to the next."""
 
-    def check(self):
-        """Raises `InputError` for a number that is out of range."""
-        for name in ("steps", "tokens_per_batch", "warmup_steps", "average", "interval"):
-            if getattr(self, name) < 1:
-                raise InputError(f"--{name.replace('_', '-')} is {getattr(self, name)}; give 1 or more.")
-        if self.precision not in PRECISIONS:
-            raise InputError(f"--precision is {self.precision!r}; give one of {', '.join(PRECISIONS)}.")
+    def check(self) -> None:
+        super().check()
         checkpoints = -(-self.steps // self.interval)
         if self.average > checkpoints:
             raise InputError(
