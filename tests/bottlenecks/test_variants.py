@@ -105,6 +105,35 @@ def test_one_matrix_moves_all_codes(rng):
     np.testing.assert_allclose(embeddings_of(layer)[0], anchors, rtol=1e-6)
 
 
+def test_codes_behind_a_matrix_restart_on_the_data(rng):
+    anchors, latents = rng.normal(size=(6, 3)), rng.normal(size=(20, 3)).astype("float32")
+    latents = (anchors[:2].repeat(10, 0) + 0.1 * latents).astype("float32")
+    layer = make(anchors, update="linear", decay=0.0, restart_threshold=0.1)
+    matrix = rng.normal(size=(3, 3))
+    layer.codebook.set(anchors @ np.linalg.inv(matrix))
+    layer.codebook.transform.assign(matrix[None])
+    before = embeddings_of(layer)[0]
+    call(layer, latents, training=True)
+    after = embeddings_of(layer)[0]
+    np.testing.assert_array_equal(after[:2], before[:2])
+    # Rounded as the matrix is conditioned.
+    distances = np.linalg.norm(after[2:, None] - latents, axis=-1)
+    assert distances.min(axis=1).max() < 1e-4
+    assert len(set(distances.argmin(axis=1))) > 1
+
+
+def test_a_matrix_that_lost_a_direction_restarts_codes_as_near_as_it_can(rng):
+    layer = make(rng.normal(size=(6, 3)), update="linear", decay=0.0, restart_threshold=0.1)
+    layer.codebook.transform.assign(np.diag([1.0, 2.0, 0.0])[None])
+    latents = embeddings_of(layer)[0, :1] + np.array([[0.0, 0.0, 5.0]], "float32")
+    call(layer, latents, training=True)
+    after = embeddings_of(layer)[0]
+    # Five of six codes become the only latent, but for its third element.
+    expected = np.broadcast_to(array(latents[0]) * [1, 1, 0], (5, 3))
+    np.testing.assert_allclose(np.delete(after, array(layer.encode(latents))[0], axis=0), expected, atol=1e-4)
+    assert np.abs(array(layer.codebook.anchors)).max() < 100
+
+
 def test_one_matrix_learns_what_the_data_do(rng):
     """When the data turn and grow, so do the codes, as well as with the matrix that made the data do so."""
     latents, turn = rng.normal(size=(512, 4)).astype("float32"), 2 * np.linalg.qr(rng.normal(size=(4, 4)))[0]

@@ -9,9 +9,9 @@ from keras import ops
 
 from vq_keras import inverse_cdf
 
-# Distances held at a time, 16 MB of float32: large enough for the matrix products to run at full speed, small
+# Distances held at a time, 8 MB of float32: large enough for the matrix products to run at full speed, small
 # enough to stay near the cache and to be lost beside the latents themselves.
-MAX_DISTANCES = 2**22
+MAX_DISTANCES = 2**21
 
 
 def nearest(latents, embeddings):

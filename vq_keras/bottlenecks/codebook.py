@@ -11,6 +11,8 @@ from vq_keras.errors import InputError
 # What codes average over where no decay is given: at least so many latents each, and at least so many steps.
 LATENTS_A_CODE = 30
 STEPS = 5
+# Keeps anchors bounded where a trained matrix has lost a direction.
+RIDGE = 1e-6
 INITIALIZERS = ("samples", "kmeans", "normal")
 UPDATES = ("ema", "gradient", "linear")
 
@@ -33,9 +35,10 @@ class Codebook(SavedSeed, keras.layers.Layer):
       loss. The split lets initialisation and restarts move a code as state: a trainable weight that is assigned
       during a JAX training step keeps its old value.
     - `update="linear"` (SimVQ, Zhu et al. 2024): `e = embeddings W` with one trained (dim, dim) matrix W for all codes
-      of a codebook, which begins as the identity. All codes move with any that is used, so none is left behind, and
-      there are no restarts. The paper draws the frozen embeddings from a normal distribution; here they are latents of
-      the first batch like any other codebook's, so that data far from the origin are reached too.
+      of a codebook, which begins as the identity. All codes move with any that is used. The paper draws the frozen
+      embeddings from a normal distribution; here they are latents of the first batch like any other codebook's, so
+      that data far from the origin are reached, and restart like any other's: a matrix moves all codes alike, and
+      takes none to a cluster that was missed, nor after an encoder that drifts.
 
     With `cosine` latents and codes are compared on the unit sphere (ViT-VQGAN, Yu et al. 2021): the latents come
     normalised, and the embeddings are normalised when read. Averages of unit vectors that are normalised when read are
@@ -237,7 +240,7 @@ class Codebook(SavedSeed, keras.layers.Layer):
             moved = sums / ops.where(alive, smoothed, 1.0)[..., None]
             self.anchors.assign(ops.where(alive[..., None], moved, ops.convert_to_tensor(self.anchors)))
             self.sums.assign(sums)
-        if self.restart_threshold > 0 and self.update != "linear":
+        if self.restart_threshold > 0:
             mean = ops.mean(counts, axis=-1, keepdims=True)
             # A batch that is masked entirely has no latent to restart from.
             dead = ops.logical_and(counts < self.restart_threshold * mean, number > 0)
@@ -270,8 +273,20 @@ class Codebook(SavedSeed, keras.layers.Layer):
         elif self.update == "gradient":
             place(self.anchors, rows, embeddings - self.displacement)
         else:
-            # Before the first training step, when the matrix is the identity, or by `set`, which makes it so.
-            place(self.anchors, rows, embeddings)
+            anchors = ops.cond(ops.any(places), lambda: self._behind_transform(embeddings), lambda: embeddings)
+            place(self.anchors, rows, anchors)
+
+    def _behind_transform(self, embeddings):
+        """The anchors a for which a W comes nearest to the embeddings, by |a W - e|^2 + ridge |a|^2."""
+        transform = ops.convert_to_tensor(self.transform)
+        targets = ops.transpose(embeddings, (0, 2, 1))
+        gram = ops.matmul(transform, ops.transpose(transform, (0, 2, 1)))
+        gram = gram + RIDGE * ops.mean(ops.diagonal(gram, axis1=1, axis2=2), axis=-1)[:, None, None] * ops.eye(self.dim)
+        anchors = ops.solve(gram, ops.matmul(transform, targets))
+        # Once more for what is left, which makes the ridge's share of the error its square.
+        left = targets - ops.matmul(ops.transpose(transform, (0, 2, 1)), anchors)
+        anchors = anchors + ops.solve(gram, ops.matmul(transform, left))
+        return ops.transpose(anchors, (0, 2, 1))
 
     def _statistics(self, latents, samples, weights):
         """Number and sum of the latents assigned to each code, each sample with the share 1/m."""
