@@ -32,7 +32,8 @@ class Config:
     the name of a preset. Where neither this nor --server is given, the preset multi30k-en-de-latent: captions from
     English to German."""
     server: str | None = None
-    """To be translated by TF Serving: HOST:PORT for gRPC, http://HOST:PORT or https://HOST:PORT for REST."""
+    """To be translated by TF Serving: HOST:PORT or grpcs://HOST:PORT for gRPC, http://HOST:PORT or https://HOST:PORT
+    for REST; with the s encrypted."""
     name: str | None = None
     """The model's name at the server."""
     version: int | None = None

@@ -22,8 +22,11 @@ def mirror(sentences):
 
 
 @contextlib.contextmanager
-def grpc_server(script):
-    """The address of a server with the script for its prediction service; without any where it is None."""
+def grpc_server(script, certificate=None):
+    """The address of a server with the script for its prediction service; without any where it is None.
+
+    With a certificate, the contents of a key's and a certificate's file, connections are encrypted.
+    """
     import grpc
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -41,7 +44,10 @@ def grpc_server(script):
     server = grpc.server(futures.ThreadPoolExecutor(8))
     if script is not None:
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
+    if certificate:
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([certificate]))
+    else:
+        port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
         yield f"localhost:{port}"

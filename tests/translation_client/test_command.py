@@ -1,6 +1,7 @@
 """The command as its users see it: lines in, lines out, what it says, its exit status."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,15 +28,16 @@ PACKAGES = Path(vq_keras.__file__).parent
 ENVIRONMENT = os.environ | {"PYTHONPATH": os.pathsep.join([str(PACKAGES.parent), os.environ.get("PYTHONPATH", "")])}
 
 
-def run(*arguments, lines=b""):
-    result = subprocess.run([*COMMAND, *arguments], input=lines, capture_output=True, env=ENVIRONMENT, check=False)
+def run(*arguments, lines=b"", **environment):
+    environment = ENVIRONMENT | environment
+    result = subprocess.run([*COMMAND, *arguments], input=lines, capture_output=True, env=environment, check=False)
     return result.returncode, result.stdout, result.stderr.decode()
 
 
 def test_help_is_there_before_anything_is_imported_that_takes_long():
     command = [sys.executable, "-X", "importtime", "-m", "vq_keras.translate", "--help"]
     result = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=True)
-    assert "HOST:PORT for gRPC" in result.stdout
+    assert "grpcs://HOST:PORT for gRPC" in result.stdout
     imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
     assert "tyro" in imported and not imported & {"tensorflow", "keras", "grpc", "requests", "rich.progress"}
 
@@ -47,6 +49,27 @@ def test_a_server_needs_neither_tensorflow_nor_keras_where_its_client_runs(serve
         status, out, err = run("--server", address, "--name", "captions", lines=lines)
     assert (status, err) == (0, "")
     assert out.decode() == "TWO BOOKS\n\nGRÖSSER\nTHE LAST LINE HAS NO END\n"
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_an_encrypted_server_is_one_whose_certificate_is_trusted(tmp_path):
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"]
+    command += ["-addext", "subjectAltName=DNS:localhost", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(command, check=True, capture_output=True)
+    with grpc_server(mirror, (key.read_bytes(), certificate.read_bytes())) as address:
+        arguments = ["--server", f"grpcs://{address}", "--name", "captions", "--attempts", "1"]
+        trusted = run(*arguments, lines=b"two books\n", GRPC_DEFAULT_SSL_ROOTS_FILE_PATH=str(certificate))
+        assert trusted == (0, b"TWO BOOKS\n", "")
+        status, out, err = run(*arguments, lines=b"two books\n")
+        assert (status, out) == (2, b"")
+        told = err.splitlines()[-1]  # gRPC writes there, too.
+        assert (
+            told.startswith(f"error: No translations from grpcs://{address} (") and "CERTIFICATE_VERIFY_FAILED" in told
+        )
+        # A server that expects encryption has nothing to say to who does not offer it.
+        status, _, err = run(*arguments[:1], address, *arguments[2:], lines=b"two books\n")
+        assert status == 2 and err.splitlines()[-1].startswith(f"error: No translations from {address} (")
 
 
 def test_lines_that_fail_stay_and_are_named():

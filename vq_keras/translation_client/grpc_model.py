@@ -6,6 +6,7 @@ from vq_keras.translation_client.failures import Refused, Unavailable, Unusable
 from vq_keras.translation_client.predict_messages import BOOL, FLOAT, STRING, messages
 from vq_keras.translation_client.served_model import ServedModel
 
+ENCRYPTED = "grpcs://"
 _METHOD = "/tensorflow.serving.PredictionService/Predict"
 # CANCELLED: by the server, as it goes; nobody cancels here.
 _UNAVAILABLE = ("UNAVAILABLE", "RESOURCE_EXHAUSTED", "DEADLINE_EXCEEDED", "CANCELLED")
@@ -24,7 +25,10 @@ _OPTIONS = [
 
 
 class GrpcModel(ServedModel):
-    """A `ServedModel` by gRPC, without encryption; the address is HOST:PORT.
+    """A `ServedModel` by gRPC; the address is HOST:PORT, or grpcs://HOST:PORT for an encrypted connection.
+
+    Which authorities may sign the certificate of the server is gRPC's to know: its own list, or that in the file which
+    the environment variable GRPC_DEFAULT_SSL_ROOTS_FILE_PATH names.
 
     Example:
         >>> GrpcModel("localhost:8500", "captions").translate(["two books"])
@@ -37,7 +41,12 @@ class GrpcModel(ServedModel):
         super().__init__(address, name, **settings)
         import grpc
 
-        self._predict = grpc.insecure_channel(address, _OPTIONS).unary_unary(
+        if address.startswith(ENCRYPTED):
+            place = address.removeprefix(ENCRYPTED)
+            channel = grpc.secure_channel(place, grpc.ssl_channel_credentials(), _OPTIONS)
+        else:
+            channel = grpc.insecure_channel(address, _OPTIONS)
+        self._predict = channel.unary_unary(
             _METHOD,
             request_serializer=messages().PredictRequest.SerializeToString,
             response_deserializer=messages().PredictResponse.FromString,

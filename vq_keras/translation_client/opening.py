@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from vq_keras.errors import InputError
-from vq_keras.translation_client.grpc_model import GrpcModel
+from vq_keras.translation_client.grpc_model import ENCRYPTED, GrpcModel
 from vq_keras.translation_client.rest_model import RestModel
 from vq_keras.translation_client.saved_model_translator import FILE, SavedModelTranslator
 from vq_keras.translation_client.served_model import ServedModel
@@ -14,7 +14,8 @@ def open_server(address: str, name: str, **settings) -> ServedModel:
     """A model of a server, which has been asked whether it has it.
 
     Args:
-        address: HOST:PORT for gRPC, or http://HOST:PORT or https://HOST:PORT for REST.
+        address: HOST:PORT or grpcs://HOST:PORT for gRPC, http://HOST:PORT or https://HOST:PORT for REST; with the s
+            encrypted.
         name: of the model.
         **settings: of `ServedModel`.
 
@@ -23,10 +24,12 @@ def open_server(address: str, name: str, **settings) -> ServedModel:
     """
     if re.fullmatch(r"https?://[^/?#]+[^?#]*", address):
         served = RestModel(address, name, **settings)
-    elif re.fullmatch(r"[^/\s]+:\d+", address):
+    elif re.fullmatch(rf"({ENCRYPTED})?[^/\s]+:\d+", address):
         served = GrpcModel(address, name, **settings)
     else:
-        raise InputError(f"the server is {address!r}: give HOST:PORT for gRPC, or http://HOST:PORT for REST.")
+        raise InputError(
+            f"the server is {address!r}: give HOST:PORT for gRPC, or http://HOST:PORT for REST, or grpcs:// or https://."
+        )
     served.check()
     return served
 
