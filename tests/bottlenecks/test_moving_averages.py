@@ -42,9 +42,9 @@ def test_laplace_smoothing_by_hand():
     np.testing.assert_allclose(embeddings_of(layer)[0], [[0, 0.666668], [4.499991, 0.499999]], atol=6e-7)
 
 
-@pytest.mark.parametrize(("num_latents", "decay"), [(6, 0.95), (36, 0.8), (0, 1.0)])
+@pytest.mark.parametrize(("num_latents", "decay"), [(6, 0.85), (36, 0.8), (0, 1.0)])
 def test_decay_by_the_number_of_latents(num_latents, decay):
-    """Of 4 codes: 1 - min(n / (30 K), 1 / 5); what is masked is no latent."""
+    """Of 4 codes: 1 - min(n / (10 K), 1 / 5); what is masked is no latent."""
     layer = make(np.eye(4), decay=None)
     mask = np.arange(40) < num_latents
     call(layer, np.tile(np.eye(4)[:1], (40, 1)).astype("float32"), mask=mask, training=True)

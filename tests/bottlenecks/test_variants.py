@@ -125,10 +125,10 @@ def test_codes_behind_a_matrix_restart_on_the_data(rng):
 def test_a_matrix_that_lost_a_direction_restarts_codes_as_near_as_it_can(rng):
     layer = make(rng.normal(size=(6, 3)), update="linear", decay=0.0, restart_threshold=0.1)
     layer.codebook.transform.assign(np.diag([1.0, 2.0, 0.0])[None])
-    latents = embeddings_of(layer)[0, :1] + np.array([[0.0, 0.0, 5.0]], "float32")
+    latents = np.repeat(embeddings_of(layer)[0, :1] + np.array([[0.0, 0.0, 5.0]], "float32"), 20, axis=0)
     call(layer, latents, training=True)
     after = embeddings_of(layer)[0]
-    # Five of six codes become the only latent, but for its third element.
+    # Five of six codes become the latent, twenty times the same, but for its third element.
     expected = np.broadcast_to(array(latents[0]) * [1, 1, 0], (5, 3))
     np.testing.assert_allclose(np.delete(after, array(layer.encode(latents))[0], axis=0), expected, atol=1e-4)
     assert np.abs(array(layer.codebook.anchors)).max() < 100

@@ -9,8 +9,10 @@ from vq_keras.bottlenecks.sphere import l2_normalize
 from vq_keras.errors import InputError
 
 # What codes average over where no decay is given: at least so many latents each, and at least so many steps.
-LATENTS_A_CODE = 30
+LATENTS_A_CODE = 10
 STEPS = 5
+# Codes that restart on a batch, as a share of its latents, where more are dead.
+RESTARTS = 0.25
 # Keeps anchors bounded where a trained matrix has lost a direction.
 RIDGE = 1e-6
 INITIALIZERS = ("samples", "kmeans", "normal")
@@ -44,8 +46,9 @@ class Codebook(SavedSeed, keras.layers.Layer):
     normalised, and the embeddings are normalised when read. Averages of unit vectors that are normalised when read are
     spherical k-means.
 
-    Counts start above zero with sums = counts x embeddings. With counts of zero the first step would divide the
-    codes without a latent by nearly zero, and those of 1 code in 512 would take all the data from then on.
+    Counts start above zero, on the data at the mean of the first batch, with sums = counts x embeddings. With counts of
+    zero the first step would divide the codes without a latent by nearly zero, and those of 1 code in 512 would take
+    all the data from then on.
 
     Initialisation from data: at the first training step the embeddings become latents of the batch (`"samples"`) or
     centres of k-means over it (`"kmeans"`; in distributed training over the first replica's share). Codes drawn
@@ -54,15 +57,18 @@ class Codebook(SavedSeed, keras.layers.Layer):
     The decay: an average over few latents is noise, and one over many steps is behind an encoder that learns. A code
     gets n / K latents of a batch of n, so that decay 0.99 makes it an average over 100 n / K latents: 8,000 in a model
     of images, 6 in one of sentences, whose batches have a latent for each sixteenth code. Without a `decay` it is
-    1 - min(n / (30 K), 1 / 5) at each step: averages over 30 latents a code, or over 5 steps where those have more.
-    (oord2017 writes 0.99, for images and speech; roy2018 0.999, for sentences, where this gives 0.998.)
+    1 - min(n / (10 K), 1 / 5) at each step: averages over 10 latents a code, or over 5 steps where those have more.
+    (oord2017 writes 0.99, for images and speech; roy2018 0.999, for sentences, where this gives 0.994.) Over 30 latents
+    4,096 codes for a thousand latents a step, in a Transformer that had just begun to learn, stayed behind: after 100
+    steps 22 were in use, and none of the others had been missed for long enough to restart.
 
     Restart of dead codes: a code whose count has decayed below `restart_threshold` times the mean count becomes a
     latent of the current batch, with the mean count and fitting sums: one far from the codes, see `seeding.far`. The
     threshold is relative, so that it means the same for any batch size and number of codes. A code that wins nothing
     reaches 0.1 of the mean after ln 0.1 / ln decay steps, 10 at 0.8 and 229 at 0.99, which is also how long a restarted
-    one has to prove itself. The price: a code that rightly serves less than that share of the data is moved now and
-    then; 0 turns restarts off.
+    one has to prove itself. Where more are dead than a quarter of the batch has latents, as many restart at once, by
+    lot: of thousands, most would begin on the same few. The price: a code that rightly serves less than that share of
+    the data is moved now and then; 0 turns restarts off.
 
     Args:
         num_codes: codes in each codebook.
@@ -203,7 +209,8 @@ class Codebook(SavedSeed, keras.layers.Layer):
         done, number = self.initialised > 0, ops.sum(weights)
         uniforms, now = self._uniforms(), ops.convert_to_tensor(self.anchors)
         embeddings = ops.cond(done, lambda: now, lambda: seeding.spread(latents, weights, uniforms))
-        embeddings, counts = replicas.share_by_code(embeddings, number > 0), ops.ones(self.counts.shape)
+        embeddings, total = replicas.share_by_code(embeddings, number > 0), replicas.all_reduce_sum(number)[0]
+        counts = ops.broadcast_to(total / self.num_codes, self.counts.shape)
         if self.initializer == "kmeans":
             start = embeddings
             embeddings, counts = ops.cond(
@@ -211,8 +218,7 @@ class Codebook(SavedSeed, keras.layers.Layer):
             )
             embeddings, counts = replicas.from_first(embeddings), replicas.from_first(counts)
         # A batch without one unmasked latent has nothing to start from: the next one will.
-        ready = replicas.all_reduce_sum(number)[0] > 0
-        places = ops.logical_and(ready, ops.logical_not(done))
+        places = ops.logical_and(total > 0, ops.logical_not(done))
         self._place(ops.broadcast_to(places, self.counts.shape), embeddings, counts)
         self.initialised.assign(ops.maximum(self.initialised, ops.cast(places, "float32")))
 
@@ -244,6 +250,9 @@ class Codebook(SavedSeed, keras.layers.Layer):
             mean = ops.mean(counts, axis=-1, keepdims=True)
             # A batch that is masked entirely has no latent to restart from.
             dead = ops.logical_and(counts < self.restart_threshold * mean, number > 0)
+            num_dead = ops.sum(ops.cast(dead, "float32"), axis=-1, keepdims=True)
+            share = ops.maximum(RESTARTS * number, 1.0) / ops.maximum(num_dead, 1.0)
+            dead = ops.logical_and(dead, replicas.from_first(self._uniforms()) < share)
             uniforms, now = self._uniforms(), ops.convert_to_tensor(self.anchors)
             embeddings = ops.cond(
                 ops.any(dead), lambda: seeding.far(latents, weights, errors, dead, uniforms), lambda: now
