@@ -11,10 +11,11 @@ from scipy import special
 
 from vq_keras import bottlenecks, evaluation
 from vq_keras.errors import InputError
-from vq_keras.evaluation import Encode, evaluate, fit_unigram, table, write_json
+from vq_keras.evaluation import evaluate, fit_unigram, table, write_json
 from vq_keras.likelihoods import Gaussian
 from vq_keras.models.image import ImageAutoencoder
 from vq_keras.priors import ImageTransformer, PixelCNN
+from vq_keras.scoring import Encode
 
 # No latent, a multiple of 1/255, is midway between two of these.
 CODEBOOK = np.float32([-0.9137, -0.3071, 0.2113, 0.8059])

@@ -7,9 +7,9 @@ import pytest
 from vq_keras import exact_likelihood
 from vq_keras.bottlenecks import VectorQuantizer
 from vq_keras.errors import InputError
-from vq_keras.evaluation import Score
 from vq_keras.models.image import ImageAutoencoder
 from vq_keras.priors import PixelCNN
+from vq_keras.scoring import Score
 
 SHAPE = (4, 4, 1)
 
