@@ -125,7 +125,7 @@ def test_shapes(positions, num_codebooks, dim, num_samples):
 @pytest.mark.parametrize("kind", [VectorQuantizer, SoftEM])
 def test_an_empty_batch(kind, rng):
     layer = make(rng.normal(size=(8, 3)), kind=kind, restart_threshold=0.1, epsilon=1e-5)
-    layer.codebook.initialised.assign(0.0)
+    layer.codebook.maturity.assign(0.0)
     layer.codebook.initializer = "samples"
     before = array(layer.codebook.embeddings)
     for training in (False, True):
@@ -134,7 +134,7 @@ def test_an_empty_batch(kind, rng):
         assert outputs["codes"].shape == (0, 5, 5)
         assert outputs["loss"] == 0
     np.testing.assert_allclose(array(layer.codebook.embeddings), before, rtol=1e-6)
-    assert array(layer.codebook.initialised) == 0
+    assert array(layer.codebook.maturity) == 0
 
 
 def test_latents_that_do_not_fit(rng):

@@ -203,7 +203,7 @@ def test_set_makes_all_parts_fit(rng):
     layer.codebook.set(rng.normal(size=(5, 3)), counts=[1, 2, 3, 4, 5])
     np.testing.assert_array_equal(array(layer.codebook.counts), [[1, 2, 3, 4, 5]])
     assert_parts_fit(layer.codebook)
-    assert array(layer.codebook.initialised) == 1
+    assert array(layer.codebook.maturity) == 1
 
 
 @pytest.mark.parametrize("initializer", ["normal", "samples"])

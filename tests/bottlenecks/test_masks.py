@@ -75,11 +75,11 @@ def test_a_batch_that_is_masked_entirely(kind, initializer, rng):
     garbage, nothing = np.tile(GARBAGE, (2, 3, 1)), np.zeros((2, 3), bool)
     outputs = call(layer, garbage, mask=nothing, training=True)
     assert outputs["loss"] == 0
-    assert array(layer.codebook.initialised) == 0
+    assert array(layer.codebook.maturity) == 0
 
     latents = rng.normal(size=(2, 3, 4)).astype("float32")
     call(layer, latents, training=True)
-    assert array(layer.codebook.initialised) == 1
+    assert array(layer.codebook.maturity) > 0
     before = embeddings_of(layer)
     layer.codebook.counts.assign([[1e-3, 1, 1, 1, 1]])
     layer.codebook.sums.assign(layer.codebook.counts[..., None] * before)

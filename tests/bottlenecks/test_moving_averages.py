@@ -5,7 +5,7 @@ import pytest
 from harness import array, assert_same_state, call, compiled, embeddings_of, gradients, make, state
 from numpy_codebook import nearest
 
-from vq_keras.bottlenecks import SoftEM
+from vq_keras.bottlenecks import SoftEM, VectorQuantizer
 
 CODES = [[0.0, 0.0], [4.0, 0.0]]
 LATENTS = np.array([[1.0, 0.0], [-1.0, 2.0], [5.0, 1.0]], "float32")
@@ -42,14 +42,32 @@ def test_laplace_smoothing_by_hand():
     np.testing.assert_allclose(embeddings_of(layer)[0], [[0, 0.666668], [4.499991, 0.499999]], atol=6e-7)
 
 
-@pytest.mark.parametrize(("num_latents", "decay"), [(6, 0.85), (36, 0.8), (0, 1.0)])
+@pytest.mark.parametrize(("num_latents", "decay"), [(6, 0.95), (36, 0.8), (0, 1.0)])
 def test_decay_by_the_number_of_latents(num_latents, decay):
-    """Of 4 codes: 1 - min(n / (10 K), 1 / 5); what is masked is no latent."""
+    """Of 4 mature codes: 1 - min(n / (30 K), 1 / 5); what is masked is no latent."""
     layer = make(np.eye(4), decay=None)
     mask = np.arange(40) < num_latents
     call(layer, np.tile(np.eye(4)[:1], (40, 1)).astype("float32"), mask=mask, training=True)
     counts = array(layer.codebook.counts)[0]
     np.testing.assert_allclose(counts, [decay + (1 - decay) * num_latents, decay, decay, decay], rtol=1e-6)
+
+
+def test_a_young_codebook_averages_over_less(rng):
+    """4 codes that begin on 2 latents: half of one for each at first, all of them for the first code from then on."""
+    latents = np.array([[1.0], [0.0]], "float32")
+    layer = VectorQuantizer(4, restart_threshold=0.0, seed=0)
+    call(layer, latents, training=True)
+    layer.codebook.anchors.assign([[[0.0], [9.0], [9.0], [9.0]]])
+    layer.codebook.sums.assign([[[0.0], [4.5], [4.5], [4.5]]])
+    layer.codebook.counts.assign([[0.5] * 4])
+    window, count = 2 + 0.25 * 0.5, 0.5
+    for step in range(240):
+        call(layer, 0 * latents, training=True)
+        decay = 1 - min(0.5 / window, 0.2)
+        window, count = min(window + 0.25 * 0.5, 30), decay * count
+        if step in (0, 20, 239):
+            np.testing.assert_allclose(array(layer.codebook.counts)[0, 1:], count, rtol=1e-4)
+    assert window == 30 and array(layer.codebook.maturity) == pytest.approx(1)
 
 
 def test_smoothing_moves_no_mass(rng):
@@ -87,7 +105,7 @@ def test_the_first_step_is_safe_with_many_more_codes_than_latents(initializer, r
     latents = rng.normal(size=(6, 4)).astype("float32")
     layer = make(rng.normal(size=(512, 4)), initializer=initializer, epsilon=1e-5)
     if initializer != "normal":
-        layer.codebook.initialised.assign(0.0)
+        layer.codebook.maturity.assign(0.0)
     largest = max(np.linalg.norm(latents, axis=-1).max(), np.linalg.norm(embeddings_of(layer), axis=-1).max())
     call(layer, latents, training=True)
     norms = np.linalg.norm(embeddings_of(layer)[0], axis=-1)

@@ -9,8 +9,11 @@ from vq_keras.bottlenecks.sphere import l2_normalize
 from vq_keras.errors import InputError
 
 # What codes average over where no decay is given: at least so many latents each, and at least so many steps.
-LATENTS_A_CODE = 10
+LATENTS_A_CODE = 30
 STEPS = 5
+# A young codebook averages over less: so many latents a code, and this share of what each has had so far.
+FIRST_LATENTS = 2
+SHARE_OF_AGE = 0.25
 # Codes that restart on a batch, as a share of its latents, where more are dead.
 RESTARTS = 0.25
 # Keeps anchors bounded where a trained matrix has lost a direction.
@@ -57,10 +60,11 @@ class Codebook(SavedSeed, keras.layers.Layer):
     The decay: an average over few latents is noise, and one over many steps is behind an encoder that learns. A code
     gets n / K latents of a batch of n, so that decay 0.99 makes it an average over 100 n / K latents: 8,000 in a model
     of images, 6 in one of sentences, whose batches have a latent for each sixteenth code. Without a `decay` it is
-    1 - min(n / (10 K), 1 / 5) at each step: averages over 10 latents a code, or over 5 steps where those have more.
-    (oord2017 writes 0.99, for images and speech; roy2018 0.999, for sentences, where this gives 0.994.) Over 30 latents
-    4,096 codes for a thousand latents a step, in a Transformer that had just begun to learn, stayed behind: after 100
-    steps 22 were in use, and none of the others had been missed for long enough to restart.
+    1 - min(n / (w K), 1 / 5) at each step: averages over w latents a code, or over 5 steps where those have more.
+    (oord2017 writes 0.99, for images and speech; roy2018 0.999, for sentences, where this ends at 0.998.) w begins at
+    2 and grows by a quarter of the latents that a code gets, up to 30: as encoders do, codes move fast at first. With
+    30 from the start 4,096 codes for a thousand latents a step, in a Transformer that had just begun to learn, stayed
+    behind: after 100 steps 22 were in use, and none of the others had been missed for long enough to restart.
 
     Restart of dead codes: a code whose count has decayed below `restart_threshold` times the mean count becomes a
     latent of the current batch, with the mean count and fitting sums: one far from the codes, see `seeding.far`. The
@@ -129,7 +133,8 @@ class Codebook(SavedSeed, keras.layers.Layer):
         normal = keras.initializers.RandomNormal(stddev=1.0, seed=self.seed_generator)
         self.anchors = self.add_weight(shape=shape, initializer=normal, name="embeddings", **state)
         self.counts = self.add_weight(shape=shape[:2], initializer="ones", name="counts", **state)
-        self.initialised = self.add_weight(shape=(), initializer="zeros", name="initialised", **state)
+        # 0 before codes are on the data; then what they average over, as a share of LATENTS_A_CODE.
+        self.maturity = self.add_weight(shape=(), initializer="zeros", name="maturity", **state)
         if self.update == "ema":
             # Not by assign: a Keras model that is built by its first `fit` loses what is assigned in `build`.
             self.sums = self.add_weight(
@@ -160,7 +165,7 @@ class Codebook(SavedSeed, keras.layers.Layer):
         return l2_normalize(embeddings) if self.cosine else embeddings
 
     def set(self, embeddings, counts=None):
-        """Puts the codebook into a state, all parts of which fit together, and marks it as initialised.
+        """Puts the codebook into a state, all parts of which fit together, and marks it as mature.
 
         Args:
             embeddings: (num_codebooks, num_codes, dim), or (num_codes, dim) for one codebook.
@@ -174,7 +179,7 @@ class Codebook(SavedSeed, keras.layers.Layer):
         if self.update == "linear":
             self.transform.assign(ops.broadcast_to(ops.eye(self.dim), self.transform.shape))
         self._place(everywhere, ops.reshape(embeddings, self.anchors.shape), ops.reshape(counts, self.counts.shape))
-        self.initialised.assign(1.0)
+        self.maturity.assign(1.0)
 
     def lookup(self, samples):
         """The mean of the vectors of m codes.
@@ -206,7 +211,7 @@ class Codebook(SavedSeed, keras.layers.Layer):
         """
         if self.initializer == "normal":
             return
-        done, number = self.initialised > 0, ops.sum(weights)
+        done, number = self.maturity > 0, ops.sum(weights)
         uniforms, now = self._uniforms(), ops.convert_to_tensor(self.anchors)
         embeddings = ops.cond(done, lambda: now, lambda: seeding.spread(latents, weights, uniforms))
         embeddings, total = replicas.share_by_code(embeddings, number > 0), replicas.all_reduce_sum(number)[0]
@@ -220,7 +225,8 @@ class Codebook(SavedSeed, keras.layers.Layer):
         # A batch without one unmasked latent has nothing to start from: the next one will.
         places = ops.logical_and(total > 0, ops.logical_not(done))
         self._place(ops.broadcast_to(places, self.counts.shape), embeddings, counts)
-        self.initialised.assign(ops.maximum(self.initialised, ops.cast(places, "float32")))
+        first = FIRST_LATENTS / LATENTS_A_CODE
+        self.maturity.assign(ops.maximum(self.maturity, first * ops.cast(places, "float32")))
 
     def move(self, latents, samples, weights, errors):
         """The M step: counts, and under EMA sums and embeddings, follow a batch; dead codes restart.
@@ -235,6 +241,8 @@ class Codebook(SavedSeed, keras.layers.Layer):
         batch_counts, batch_sums = replicas.all_reduce_sum(*self._statistics(latents, samples, weights))
         number = ops.sum(batch_counts, axis=-1, keepdims=True)
         decay = self._decay_of(number)
+        growth = SHARE_OF_AGE * ops.mean(number) / (LATENTS_A_CODE * self.num_codes)
+        self.maturity.assign(ops.minimum(1.0, self.maturity + growth))
         counts = decay * self.counts + (1 - decay) * batch_counts
         self.counts.assign(counts)
         if self.update == "ema":
@@ -263,7 +271,8 @@ class Codebook(SavedSeed, keras.layers.Layer):
         """The decay for a step with so many latents, (num_codebooks, 1) both."""
         if self.decay is not None:
             return ops.full_like(number, self.decay)
-        return 1.0 - ops.minimum(number / (self.num_codes * LATENTS_A_CODE), 1.0 / STEPS)
+        latents = ops.maximum(LATENTS_A_CODE * self.maturity, FIRST_LATENTS)
+        return 1.0 - ops.minimum(number / (self.num_codes * latents), 1.0 / STEPS)
 
     def _uniforms(self):
         return keras.random.uniform(self.counts.shape, seed=self.seed_generator)
