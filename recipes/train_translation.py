@@ -1,186 +1,24 @@
 """Trains a latent Transformer: a translator that writes a few codes one by one, and then all words at once."""
 
-import dataclasses
 import os
 import sys
-from pathlib import Path
-from typing import ClassVar
 
 import tyro
 
-from vq_keras.errors import InputError, run_command
-from vq_keras.training.translation_config import TranslationConfig
+from vq_keras.errors import run_command
+from vq_keras.training.latent_transformer_config import LatentTransformerConfig
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Without it TensorFlow's notices hide the progress.
 
 
-@dataclasses.dataclass(frozen=True)
-class Config(TranslationConfig):
-    """Train a latent Transformer (roy2018) to translate, and report BLEU on the test set.
-
-    Writes the run's folder: model.keras, vocabulary.model, metrics.json, the test set's translations, history.csv,
-    curves.png, TensorBoard logs and checkpoints. The same command again continues a run that was interrupted.
-    """
-
-    PLACES: ClassVar = (*TranslationConfig.PLACES, "distilled", "teacher", "start")
-
-    distilled: Path | None = None
-    """What recipes/distill.py wrote: pairs to train on in place of the data's own, and the vocabulary."""
-    start: Path | None = None
-    """A run, or a preset, whose model this one starts from, as far as it has the same parts; it needs the same
-    vocabulary (--vocabulary RUN/vocabulary.model, or --distilled by the same teacher). Its codes need no --startup."""
-    freeze_codes: bool = False
-    """Whether the codes stay as they are in --start, so that their predictor learns what does not move."""
-    teacher: Path | None = None
-    """The run of a teacher of the same architecture and vocabulary: the model starts from its embedding, encoder and
-    decoder, and it chooses among the candidates of the report. Else they start at random, and the model chooses."""
-    architecture: str = "small"
-    """small (4 + 2 + 4 layers of width 128: encoder, latent predictor, decoder), base (6 + 6 + 6 of 512)."""
-    hidden_dim: int | None = None
-    """Width; by architecture."""
-    num_compress_steps: int = 3
-    """A code stands for 2 to the power of this many tokens."""
-    decoder: str = "causal_shifted"
-    """causal_shifted (as released: a token sees what was decompressed before it), bidirectional, or ctc: bidirectional,
-    with two slots for each token's place and connectionist temporal classification."""
-    attend_to_source: bool = False
-    """Whether the target's encoder attends to the source."""
-    predictor_gradient: bool = True
-    """Whether the loss of the latent predictor moves the codes."""
-    startup: float = 0.1
-    """Share of the run in which latents become codes bit by bit: the decoder first gets them as they are."""
-    annealing: float = 0.0
-    """Share of the run in which the decoder is weaned off the target's own tokens (causal_shifted alone)."""
-    predicted: float = 0.0
-    """Share of the sentences which are decoded from predicted codes, instead of their own (for ctc)."""
-    predicted_from: float = 0.5
-    """Share of the run after which they are."""
-    draft: float = 0.0
-    """Share of the sentences for which the decoder reads what it wrote, so that translations can be refined
-    (bidirectional alone)."""
-
-    bottleneck: str = "soft_em"
-    """soft_em (Monte-Carlo EM), vector_quantizer (hard EM with --update ema), gumbel_softmax, semantic_hashing, or
-    another with one code for each latent: finite_scalar, lookup_free, binary_spherical, sim_vq, cosine,
-    random_projection."""
-    bottleneck_arguments: str = "{}"
-    """More arguments of the bottleneck, as JSON."""
-    update: str = "ema"
-    """How vector_quantizer learns its codebook: ema or gradient."""
-    num_codes: int = 512
-    """Codes in the codebook."""
-    num_samples: int = 10
-    """Of soft_em's draws for each latent."""
-    temperature: float | None = None
-    """Of soft_em's draws; width / 512, as sharp as roy2018's 1 is for its 512 dimensions."""
-    decay: float | None = None
-    """Of the codebook's moving averages; by the numbers of latents and codes where not given."""
-    commitment_weight: float = 0.25
-    """Weight of the commitment loss."""
-
-
-def resolve(config):
-    """The configuration with everything filled in that depends on other choices."""
-    from vq_keras.models.sizes import sizes_of
-
-    config.check()
-    sizes = sizes_of("latent Transformer", config.architecture)
-    name = f"{config.dataset.replace('/', '-')}-{config.architecture}-{config.bottleneck}"
-    config = dataclasses.replace(
-        config,
-        run_dir=config.run_dir or Path("runs") / name,
-        hidden_dim=config.hidden_dim or sizes["hidden_dim"],
-    )
-    for name in ("startup", "annealing", "predicted_from"):
-        share = getattr(config, name)
-        if not 0 <= share < 1:
-            option = name.replace("_", "-")
-            raise InputError(f"--{option} is {share}; give a share of the run, from 0 up to, not including, 1.")
-    if not 0 <= config.predicted <= 1:
-        raise InputError(f"--predicted is {config.predicted}; give a share of the sentences, from 0 to 1.")
-    if config.freeze_codes and config.start is None:
-        raise InputError("--freeze-codes keeps the codes of another run's model: give that run with --start.")
-    temperature = config.hidden_dim / 512 if config.temperature is None else config.temperature
-    return dataclasses.replace(config, temperature=temperature)
-
-
-def make_bottleneck(config):
-    from vq_keras.training import bottleneck_options
-
-    options = dataclasses.asdict(config)
-    return bottleneck_options.make_bottleneck(
-        config.bottleneck, options, config.bottleneck_arguments, config.steps, config.hidden_dim
-    )
-
-
-def make_model(config, vocabulary_size, teacher, start):
-    from vq_keras.models.latent_transformer import LatentTransformer
-    from vq_keras.models.sizes import sizes_of
-    from vq_keras.training.warm_start import continue_from, freeze_codes, start_from
-
-    sizes = sizes_of("latent Transformer", config.architecture)
-    model = LatentTransformer(
-        vocabulary_size,
-        make_bottleneck(config),
-        config.num_compress_steps,
-        **sizes | {"hidden_dim": config.hidden_dim, "dropout": config.dropout},
-        decoder=config.decoder,
-        attend_to_source=config.attend_to_source,
-        predictor_gradient=config.predictor_gradient,
-        startup_steps=round(config.startup * config.steps),
-        annealing_steps=round(config.annealing * config.steps),
-        predicted_share=config.predicted,
-        predicted_from_step=round(config.predicted_from * config.steps),
-        draft_share=config.draft,
-        seed=config.seed,
-    )
-    if start is not None:
-        continue_from(model, start)
-        if config.freeze_codes:
-            freeze_codes(model)
-    elif teacher is not None:
-        start_from(model, teacher)
-    return model
-
-
 def run(config):
-    config = resolve(config)
-    from vq_keras.models.latent_transformer import check_bottleneck
-    from vq_keras.search import LatentSearch
-    from vq_keras.training import runs, translation
+    from vq_keras.training import latent_transformer
 
-    # Before the data: wrong numbers are reported at once.
-    bottleneck = make_bottleneck(config)
-    check_bottleneck(bottleneck)
-    corpus = translation.load(config, config.distilled)
-    teacher = None if config.teacher is None else runs.load_judge(config.teacher, corpus.vocabulary)
-    start = None if config.start is None else runs.load_start(config.start, corpus.vocabulary)
-    model = translation.train(
-        config,
-        corpus,
-        lambda: make_model(config, corpus.vocabulary.size, teacher, start),
-        LatentSearch,
-        # Slots have no token of their own that could be right.
-        columns=("nll", *([] if config.decoder == "ctc" else ["accuracy"]), "nll_z", "codes_in_use"),
-        num_codes=bottleneck.num_codes,
-        target_multiple=2**config.num_compress_steps,
-    )
-    searches = {
-        "greedy": LatentSearch(model),
-        "greedy-double-length": LatentSearch(model, length="double"),
-        "10-candidates": LatentSearch(model, candidates=10),
-    }
-    if config.draft:
-        searches["refined"] = LatentSearch(model, refinements=1)
-    if teacher is not None:
-        searches["10-candidates-judged"] = LatentSearch(model, 10, teacher)
-    if teacher is not None and config.draft:
-        searches["10-candidates-refined-judged"] = LatentSearch(model, 10, teacher, refinements=1)
-    translation.report(config, corpus, searches)
+    latent_transformer.run(config)
 
 
 def main(argv=None):
-    return run_command(run, tyro.cli(Config, args=argv))
+    return run_command(run, tyro.cli(LatentTransformerConfig, args=argv))
 
 
 if __name__ == "__main__":

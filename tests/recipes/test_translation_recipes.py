@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from recipes import distill, evaluate_translation, train_teacher, train_translation
+from recipes import ablate_translation, distill, evaluate_translation, train_teacher, train_translation
 from vq_keras.data import parallel_text
 from vq_keras.training import runs
 
@@ -82,6 +82,26 @@ def test_teacher_distillation_latent_transformer_and_evaluation(tmp_path, files,
 
 @pytest.mark.slow
 @tensorflow_only
+def test_an_ablation_trains_each_variant_with_all_else_equal(tmp_path, files, capsys):
+    variants = ["num_codes=4", "num_codes=8,attend_to_source=True"]
+    assert ablate_translation.main([*variants, *files, *FAST, "--steps", "4", "--run-dir", str(tmp_path)]) == 0
+    table = json.loads((tmp_path / "table.json").read_text())
+    assert list(table) == variants
+    configs = {variant: runs.load_config(tmp_path / variant) for variant in variants}
+    assert [configs[variant]["num_codes"] for variant in variants] == [4, 8]
+    assert [configs[variant]["attend_to_source"] for variant in variants] == [False, True]
+    other = {name for name in configs[variants[0]] if configs[variants[0]][name] != configs[variants[1]][name]}
+    assert other == {"num_codes", "attend_to_source"}
+    for variant in variants:
+        metrics = json.loads((tmp_path / variant / "metrics.json").read_text())
+        assert table[variant]["bleu"] == {name: metrics[name]["bleu"] for name in metrics}
+        assert table[variant]["val_nll"] == runs.load_history(tmp_path / variant)[-1]["val_nll"]
+    assert (tmp_path / "curves.png").stat().st_size > 5000
+    assert "nats/code" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@tensorflow_only
 def test_a_killed_run_ends_with_the_same_weights(tmp_path, files):
     options = [*files, *FAST, "--steps", "10", "--num-codes", "8", "--average", "2"]
 
@@ -122,6 +142,10 @@ def told(capsys):
         (train_teacher, ["--vocabulary-size", "20"], "SentencePiece cannot train a vocabulary of 20"),
         (train_teacher, ["--max-length", "1"], "None of the 40 pairs has at most 1 ids a side: raise max_length."),
         (train_teacher, ["--schedule", "cosine"], "--schedule is 'cosine'; give one of exponential, rsqrt."),
+        (ablate_translation, [], "The variants are ''; give one or more"),
+        (ablate_translation, ["seed=1", "seed=1"], "give one or more, each once"),
+        (ablate_translation, ["sneed=1"], "the variant 'sneed=1' is no NAME=VALUE of options"),
+        (ablate_translation, ["seed=0", "bottleneck=lattice"], "there is no bottleneck 'lattice'"),
         (train_translation, ["--architecture", "huge"], "no latent Transformer 'huge'; the known ones are base, small"),
         (train_translation, ["--bottleneck", "lattice"], "there is no bottleneck 'lattice'"),
         (train_translation, ["--bottleneck", "residual"], "needs a bottleneck with one code for each latent"),

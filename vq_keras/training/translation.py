@@ -137,7 +137,7 @@ def train(
 
 def report(
     config: TranslationConfig, corpus: Corpus, searches: dict[str, keras.Model], tokens_per_batch: int = 1024
-) -> None:
+) -> dict[str, dict]:
     """Translates the test set with each search: prints the figures, and writes them and the translations.
 
     Args:
@@ -145,6 +145,9 @@ def report(
         corpus: what `load` gave.
         searches: by names for files and figures.
         tokens_per_batch: as for `Translator`.
+
+    Returns:
+        What `translation_quality.quality` says of each.
     """
     figures = {}
     sources, references = corpus.data.test
@@ -158,3 +161,4 @@ def report(
     replace_file(config.run_dir / "metrics.json", (json.dumps(figures, indent=2) + "\n").encode())
     Console().print(table)
     print(f"{figures[name]['bleu_signature']}; model, translations and metrics.json: {config.run_dir}")
+    return figures
