@@ -29,7 +29,8 @@ class Config(TranslationConfig):
     distilled: Path | None = None
     """What recipes/distill.py wrote: pairs to train on in place of the data's own, and the vocabulary."""
     architecture: str = "small"
-    """small (4 + 4 layers of width 128), base (6 + 6 of 512), shallow_decoder (12 + 1 of 512)."""
+    """small (4 + 4 layers of width 128), small_shallow_decoder (12 + 1 of 128), base (6 + 6 of 512), shallow_decoder
+    (12 + 1 of 512)."""
     lengths: str = "classifier"
     """classifier (of the target's length, to which the source is stretched), fertility (of each source token) or ctc
     (none: tokens find their own places among more than they need, by connectionist temporal classification)."""

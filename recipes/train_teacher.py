@@ -22,7 +22,8 @@ class Config(TranslationConfig):
     """
 
     architecture: str = "small"
-    """small (4 + 4 layers of width 128), base (6 + 6 of 512), shallow_decoder (12 + 1 of 512)."""
+    """small (4 + 4 layers of width 128), small_shallow_decoder (12 + 1 of 128), base (6 + 6 of 512), shallow_decoder
+    (12 + 1 of 512)."""
     label_smoothing: float = 0.1
     """Share of a label that is spread over the vocabulary."""
 

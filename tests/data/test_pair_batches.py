@@ -160,6 +160,25 @@ def test_long_pairs_are_dropped_and_counted():
         encode_pairs(CharacterVocabulary(), pairs, max_length=1)
 
 
+class PairVocabulary(CharacterVocabulary):
+    """Takes two letters for one id, but under dropout."""
+
+    def encode(self, texts, dropout=0.0, seed=0):
+        rows = super().encode(texts)
+        return rows if dropout else [np.append(row[:-1:2], 1) for row in rows]
+
+
+def test_sources_are_there_with_other_subwords_too():
+    pairs = Pairs(["abc", "abcdef", "a"], ["A", "B", "C"])
+    encoded = encode_pairs(PairVocabulary(), pairs, max_length=4, subword_dropout=0.1)
+    usual, other = [[97, 99, 1], [97, 99, 101, 1], [97, 1]], [97, 98, 99, 1]
+    assert [row.tolist() for row in encoded.sources[:3]] == usual
+    # The second has too many letters, the third has one way alone.
+    assert [row.tolist() for row in encoded.sources[3:]] == 9 * [other, *usual[1:]]
+    assert [row.tolist() for row in encoded.targets] == 10 * [[65, 1], [66, 1], [67, 1]]
+    assert encoded.num_dropped == 0
+
+
 class Recorder(keras.Model):
     """Learns nothing, and remembers the pairs it was trained on."""
 

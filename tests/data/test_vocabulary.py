@@ -56,6 +56,26 @@ def test_nothing_of_a_text_is_lost(vocabulary, sentences):
         assert row[-1] == EOS and (row[:-1] > 2).all() and (row < vocabulary.size).all()
 
 
+@hypothesis.settings(deadline=None, max_examples=100)
+@hypothesis.given(st.lists(st.text("thebokHausü ")), st.floats(0.01, 1.0), st.integers(0, 2**32 - 1))
+def test_dropout_divides_a_text_otherwise_and_loses_nothing(vocabulary, sentences, dropout, seed):
+    rows = vocabulary.encode(sentences, dropout, seed)
+    assert vocabulary.decode(rows) == sentences
+    for row, same in zip(rows, vocabulary.encode(sentences, dropout, seed), strict=True):
+        np.testing.assert_array_equal(row, same)
+
+
+def test_dropout_passes_over_as_many_merges_as_it_says(vocabulary):
+    # A space and a letter are one merge, which is made or not.
+    piece = next(piece for piece in vocabulary.pieces if len(piece) == 2 and piece[0] == "▁")
+    whole, text = vocabulary.pieces.index(piece), piece[1]
+    rows = vocabulary.encode([text] * 20_000, 0.3, seed=0)
+    # Four standard deviations of the mean of as many draws.
+    assert np.mean([row[0] == whole for row in rows]) == pytest.approx(0.7, abs=4 * (0.21 / 20_000) ** 0.5)
+    assert {len(row) for row in rows} == {2, 3}
+    assert all(row[0] != whole for row in vocabulary.encode([text] * 100, 1.0, seed=0))
+
+
 def test_decoding_stops_at_the_first_end_and_passes_padding_over(vocabulary):
     old, house = (row[:-1].tolist() for row in vocabulary.encode(["old", "the house"]))
     ids = np.zeros((5, 20), np.int32)

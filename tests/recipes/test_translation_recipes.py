@@ -136,6 +136,7 @@ def told(capsys):
     [
         (train_teacher, ["--architecture", "huge"], "no Transformer 'huge'; the known ones are base, shallow_decoder"),
         (train_teacher, ["--steps", "0"], "--steps is 0; give 1 or more."),
+        (train_teacher, ["--subword-dropout", "1"], "--subword-dropout is 1.0; give a share from 0 up to, not incl"),
         (train_teacher, ["--precision", "float8"], "--precision is 'float8'; give one of float32, mixed_bfloat16"),
         (train_teacher, ["--average", "3"], "--average is 3, but the run has 2 checkpoints: give fewer"),
         (train_teacher, ["--vocabulary", "nowhere.model"], "The vocabulary nowhere.model cannot be read"),

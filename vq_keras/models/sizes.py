@@ -29,6 +29,13 @@ SIZES = {
             "num_heads": 4,
             "feed_forward_dim": 256,
         },
+        "small_shallow_decoder": {
+            "num_encoder_layers": 12,
+            "num_decoder_layers": 1,
+            "hidden_dim": 128,
+            "num_heads": 4,
+            "feed_forward_dim": 256,
+        },
     },
     # "base" is the model of roy2018 (section 4.1: the layers and the width of the Transformer base, for each of its
     # three stacks); "small" is for the 29,000 sentences of Multi30k, as above.
@@ -58,7 +65,7 @@ def sizes_of(model: str, name: str) -> dict:
 
     Args:
         model: "Transformer" (`ParallelTransformer` takes them, too) or "latent Transformer".
-        name: "base" or "small"; of a Transformer also "shallow_decoder".
+        name: "base" or "small"; of a Transformer also "shallow_decoder" and "small_shallow_decoder".
 
     Raises:
         InputError: for an unknown name; the message lists the known ones.

@@ -56,7 +56,7 @@ def load(config: TranslationConfig, distilled: Path | None = None) -> Corpus:
         vocabulary = Vocabulary.load(config.vocabulary or distilled / FILE)
     else:
         vocabulary = Vocabulary.train(data.train, config.vocabulary_size)
-    train = encode_pairs(vocabulary, data.train, config.max_length)
+    train = encode_pairs(vocabulary, data.train, config.max_length, config.subword_dropout, config.seed)
     if train.num_dropped:
         print(
             f"{train.num_dropped:,} of {len(data.train.sources):,} training pairs have more than {config.max_length} "

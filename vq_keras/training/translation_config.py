@@ -40,6 +40,9 @@ class TranslationConfig(TrainingConfig):
 
     dropout: float = 0.0
     """Of embeddings and residual branches; natural language needs 0.1, a few ten thousand sentences of it 0.3."""
+    subword_dropout: float = 0.0
+    """Share of the merges of subwords that sources are trained without, each time others (BPE-dropout): 0.1 for a few
+    ten thousand sentences."""
     steps: int = 1500
     """Training steps."""
     tokens_per_batch: int = 2048
@@ -57,6 +60,10 @@ class TranslationConfig(TrainingConfig):
 
     def check(self) -> None:
         super().check()
+        if not 0 <= self.subword_dropout < 1:
+            raise InputError(
+                f"--subword-dropout is {self.subword_dropout}; give a share from 0 up to, not including, 1."
+            )
         checkpoints = -(-self.steps // self.interval)
         if self.average > checkpoints:
             raise InputError(
