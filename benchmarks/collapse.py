@@ -14,20 +14,18 @@ batches. A bottleneck that does not come with so many codes is left out.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import platform
 
 import keras
 import numpy as np
-import rich.console
 import rich.table
 import tyro
+from output import publish
 
 from vq_keras import bottlenecks
 from vq_keras.errors import InputError
-from vq_keras.training.files import replace_file
 
 DATA = ("gaussian", "shifted", "imbalanced", "drifting")
 PEER = "vector-quantize-pytorch"
@@ -196,9 +194,7 @@ def table(results: dict) -> rich.table.Table:
 def main(args: list[str] | None = None) -> dict:
     config = tyro.cli(Config, args=args, description=__doc__)
     results = measure(config)
-    rich.console.Console().print(table(results))
-    if config.json:
-        replace_file(config.json, (json.dumps(results, indent=2) + "\n").encode())
+    publish(results, config.json, table(results))
     return results
 
 

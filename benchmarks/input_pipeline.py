@@ -8,21 +8,19 @@ figure tells what an accelerator can be fed.
 """
 
 import dataclasses
-import json
 import pathlib
 import time
 from collections.abc import Callable, Iterable
 
 import keras
 import numpy as np
-import rich.console
 import rich.table
 import tyro
+from output import publish
 
 from vq_keras.bottlenecks import VectorQuantizer
 from vq_keras.data import training_batches
 from vq_keras.models.image import ImageAutoencoder
-from vq_keras.training.files import replace_file
 
 _NUM_IMAGES = 50_000
 _WARM_UP_STEPS = 10
@@ -108,15 +106,13 @@ def main(arguments: Arguments) -> None:
             f"{row['wait_ms']:.3f}",
             f"{row['share']:.2%}",
         )
-    rich.console.Console().print(table)
-    if arguments.json:
-        report = {
-            "backend": keras.backend.backend(),
-            "architecture": arguments.architecture,
-            "num_images": _NUM_IMAGES,
-            "results": rows,
-        }
-        replace_file(arguments.json, (json.dumps(report, indent=2) + "\n").encode())
+    report = {
+        "backend": keras.backend.backend(),
+        "architecture": arguments.architecture,
+        "num_images": _NUM_IMAGES,
+        "results": rows,
+    }
+    publish(report, arguments.json, table)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ one sentence. In each round every system is called once, so that what else the m
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import platform
@@ -19,10 +18,10 @@ import time
 
 import keras
 import numpy as np
-import rich.console
 import rich.progress
 import rich.table
 import tyro
+from output import publish
 from translation import AUTOREGRESSIVE, LATENT, NUM_CODES, SIZES, engine_of, latents_of, search_of
 
 from vq_keras import bottlenecks, litert_model
@@ -31,7 +30,6 @@ from vq_keras.data.vocabulary import EOS
 from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.transformer import Transformer
 from vq_keras.training import runs
-from vq_keras.training.files import replace_file
 from vq_keras.translation_quality import quality
 from vq_keras.translation_signatures import searches
 from vq_keras.translator import Translator
@@ -198,9 +196,7 @@ def main(args: list[str] | None = None) -> dict[str, list[dict]]:
             continue
         with tempfile.TemporaryDirectory() as folder:
             results[name] = measure(config, pathlib.Path(folder))
-        rich.console.Console(width=140).print(table(name, results[name]))
-    if config.json:
-        replace_file(config.json, (json.dumps(results, indent=2) + "\n").encode())
+    publish(results, config.json, *(table(name, rows) for name, rows in results.items()), width=140)
     return results
 
 

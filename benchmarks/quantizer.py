@@ -13,7 +13,6 @@ that of the steps.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import platform
@@ -22,13 +21,12 @@ import time
 
 import keras
 import numpy as np
-import rich.console
 import rich.table
 import tyro
 from keras import ops
+from output import publish
 
 from vq_keras.bottlenecks import get
-from vq_keras.training.files import replace_file
 
 BOTTLENECKS = {"vector_quantizer": {}, "soft_em": {"num_samples": 10}}
 SIZES = ((512, 64), (4096, 64), (4096, 512), (65536, 64))
@@ -218,9 +216,7 @@ def table(results: dict) -> rich.table.Table:
 def main(args: list[str] | None = None) -> dict:
     config = tyro.cli(Config, args=args, description=__doc__)
     results = measure(config)
-    rich.console.Console().print(table(results))
-    if config.json:
-        replace_file(config.json, (json.dumps(results, indent=2) + "\n").encode())
+    publish(results, config.json, table(results))
     return results
 
 

@@ -12,7 +12,6 @@ all of one size, so that each takes as long. Give 640 to time them all.
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import platform
@@ -22,14 +21,13 @@ from typing import Literal
 
 import keras
 import numpy as np
-import rich.console
 import rich.table
 import tyro
 from keras import ops
+from output import publish
 
 from vq_keras import generation
 from vq_keras.priors import ImageTransformer, PixelCNN
-from vq_keras.training.files import replace_file
 
 CODE_SHAPE = (8, 8, 10)
 NUM_CODES = 256
@@ -180,9 +178,7 @@ def table(results: dict) -> rich.table.Table:
 def main(args: list[str] | None = None) -> dict:
     config = tyro.cli(Config, args=args, description=__doc__)
     results = measure(config)
-    rich.console.Console().print(table(results))
-    if config.json:
-        replace_file(config.json, (json.dumps(results, indent=2) + "\n").encode())
+    publish(results, config.json, table(results))
     return results
 
 

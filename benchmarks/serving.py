@@ -11,7 +11,6 @@ memory stays flat over many requests.
 
 import concurrent.futures
 import dataclasses
-import json
 import os
 import pathlib
 import platform
@@ -21,15 +20,14 @@ import time
 
 import numpy as np
 import psutil
-import rich.console
 import rich.progress
 import rich.table
 import tyro
+from output import publish
 
 from vq_keras import saved_model, text_signatures, translation_signatures
 from vq_keras.data.vocabulary import EOS
 from vq_keras.training import runs
-from vq_keras.training.files import replace_file
 from vq_keras.translation_client import SavedModelTranslator
 
 WARM_UP = 8
@@ -195,10 +193,7 @@ def main(args: list[str] | None = None) -> dict:
             "overheads": overheads(ids, config.repeats),
             "memory_mb": memory(config, texts["latent"], sentences),
         }
-    for each in tables(figures):
-        rich.console.Console().print(each)
-    if config.json:
-        replace_file(config.json, (json.dumps(figures, indent=2) + "\n").encode())
+    publish(figures, config.json, *tables(figures))
     return figures
 
 

@@ -11,7 +11,6 @@ machine does hits all alike. Where ctranslate2 is installed, its engine runs the
 """
 
 import dataclasses
-import json
 import os
 import pathlib
 import platform
@@ -21,17 +20,16 @@ import time
 
 import keras
 import numpy as np
-import rich.console
 import rich.progress
 import rich.table
 import tyro
 from keras import ops
+from output import publish
 
 from vq_keras import bottlenecks, generation
 from vq_keras.data.vocabulary import EOS
 from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.transformer import Transformer
-from vq_keras.training.files import replace_file
 
 SIZES = {"hidden_dim": 512, "num_heads": 8, "feed_forward_dim": 2048}
 NUM_CODES = 4096
@@ -232,9 +230,7 @@ def table(rows: list[dict], beams: int) -> rich.table.Table:
 def main(args: list[str] | None = None) -> list[dict]:
     config = tyro.cli(Config, args=args, description=__doc__)
     rows = measure(config)
-    rich.console.Console().print(table(rows, config.beams))
-    if config.json:
-        replace_file(config.json, (json.dumps(rows, indent=2) + "\n").encode())
+    publish(rows, config.json, table(rows, config.beams))
     return rows
 
 

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from harness import BACKEND, array, assert_same_state, call, gradients, state
+from harness import BACKEND, array, assert_same_state, assert_training_goes_on_after_loading, call, gradients, state
 from hypothesis import given, settings
 from hypothesis.extra import numpy as npst
 from keras import ops
@@ -211,28 +211,8 @@ def test_an_empty_batch():
 
 
 def test_a_saved_model_computes_and_trains_the_same(tmp_path, rng):
-    data = rng.normal(size=(12, 8, 6)).astype("float32")
     bottleneck = SemanticHashing(16, warmup_steps=4, hidden_dim=7, seed=4, name="bottleneck")
-    inputs = keras.Input((8, 6))
-    outputs = bottleneck(keras.layers.Dense(4)(inputs))
-    model = keras.Model(inputs, {"x": keras.layers.Dense(6)(outputs["quantized"]), "codes": outputs["codes"]})
-    model.compile("adam", {"x": "mse"})
-    model.fit(data, {"x": data}, epochs=2, batch_size=4, verbose=0, shuffle=False)
-    model.save(tmp_path / "model.keras")
-    loaded = keras.models.load_model(tmp_path / "model.keras")
-    again = loaded.get_layer("bottleneck")
-    assert again.get_config() == bottleneck.get_config()
-    assert array(again.steps) == 6
-    before, after = (each.predict(data, verbose=0) for each in (model, loaded))
-    for name in before:
-        np.testing.assert_array_equal(before[name], after[name])
-
-    # Keras's files hold no states of random generators; with those, too, training goes on to the same numbers.
-    for ours, theirs in zip(loaded.variables, model.variables, strict=True):
-        ours.assign(array(theirs))
-    for each in (model, loaded):
-        each.fit(data, {"x": data}, epochs=1, batch_size=4, verbose=0, shuffle=False)
-    assert_same_state(state(again), state(bottleneck))
+    assert_training_goes_on_after_loading(bottleneck, rng, tmp_path)
 
 
 @pytest.mark.parametrize(
