@@ -15,6 +15,7 @@ import platform
 import statistics
 import tempfile
 import time
+from importlib.util import find_spec
 
 import keras
 import numpy as np
@@ -24,11 +25,12 @@ import tyro
 from output import publish
 from translation import AUTOREGRESSIVE, LATENT, NUM_CODES, SIZES, engine_of, latents_of, search_of
 
-from vq_keras import bottlenecks, litert_model
+from vq_keras import bottlenecks, ctranslate2_model, litert_model
 from vq_keras.data import parallel_text
 from vq_keras.data.vocabulary import EOS
 from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.transformer import Transformer
+from vq_keras.search import MORE_TOKENS
 from vq_keras.training import runs
 from vq_keras.translation_quality import quality
 from vq_keras.translation_signatures import searches
@@ -89,6 +91,26 @@ class Served:
         return {name: value.numpy() for name, value in found.items()}
 
 
+class Engine:
+    """A trained `Transformer` in CTranslate2, by greedy search."""
+
+    def __init__(self, folder, vocabulary, weights, threads):
+        import ctranslate2
+
+        self._translator = ctranslate2.Translator(str(folder), intra_threads=threads, compute_type=weights)
+        self._pieces = vocabulary.pieces
+        self._ids = {piece: number for number, piece in enumerate(self._pieces)}
+
+    def predict_on_batch(self, source):
+        rows = [[self._pieces[number] for number in row if number > EOS] for row in source]
+        limits = {"max_batch_size": 0, "max_decoding_length": source.shape[1] + MORE_TOKENS}
+        found = self._translator.translate_batch(rows, beam_size=1, return_scores=True, **limits)
+        tokens = np.zeros((len(rows), source.shape[1] + MORE_TOKENS), "int32")
+        for row, each in zip(tokens, found, strict=True):
+            row[: len(each.hypotheses[0])] = [self._ids[piece] for piece in each.hypotheses[0]]
+        return {"tokens": tokens, "scores": np.array([each.scores[0] for each in found])}
+
+
 def untrained(config: Config, folder) -> list[dict]:
     """A row for each system: milliseconds of a call."""
     keras.utils.set_random_seed(config.seed)
@@ -107,7 +129,7 @@ def untrained(config: Config, folder) -> list[dict]:
         systems |= both_engines(name, model, latents_of(model, config.target_tokens), config, folder)
     source = np.random.default_rng(config.seed).integers(3, config.vocabulary_size, (1, config.source_tokens))
     source[:, -1] = EOS
-    return timed(systems, [source.astype("int32")] * config.repeats)
+    return timed(systems, [source.astype("int32")] * config.repeats, config.teachers)
 
 
 def both_engines(name, model, function, config, folder):
@@ -128,9 +150,12 @@ def both_engines(name, model, function, config, folder):
 
 
 def trained(config: Config, folder) -> list[dict]:
-    """A row for each system, with BLEU and the number of translations that are not those of the SavedModel."""
+    """A row for each system, with BLEU and the number of translations that are not those of the SavedModel.
+
+    What is autoregressive is searched greedily.
+    """
     pairs = parallel_text.read(config.source, config.reference)
-    translators = {}
+    translators, autoregressive = {}, []
     for name in config.runs:
         model, vocabulary, settings = runs.load_translator(name)
         rest = (vocabulary, settings["max_length"])
@@ -141,8 +166,15 @@ def trained(config: Config, folder) -> list[dict]:
             path = folder / f"{stem}-{weights}.tflite"
             litert_model.write(path, litert_model.search_of(model), *rest, quantize=weights == "int8")
             translators[name, "LiteRT", weights] = litert_model.load(path, config.threads)
+        if isinstance(model, Transformer):
+            autoregressive.append(name)
+        if isinstance(model, Transformer) and find_spec("ctranslate2"):
+            ctranslate2_model.write(folder / f"{stem}-engine", model, vocabulary)
+            for weights in WEIGHTS:
+                engine = Engine(folder / f"{stem}-engine", vocabulary, weights, config.threads)
+                translators[name, "CTranslate2", weights] = Translator(engine, *rest)
     some = [[sentence] for sentence in pairs.sources[: config.timed]]
-    rows = timed({key: each.translate for key, each in translators.items()}, some)
+    rows = timed({key: each.translate for key, each in translators.items()}, some, autoregressive)
     texts = {key: [each.text for each in translators[key].translate(pairs.sources)] for key in translators}
     for row, (key, found) in zip(rows, texts.items(), strict=True):
         expected = texts[key[0], "SavedModel", "float32"]
@@ -152,8 +184,8 @@ def trained(config: Config, folder) -> list[dict]:
     return rows
 
 
-def timed(systems, inputs) -> list[dict]:
-    """A row for each system, by name, engine and weights, of its calls with the inputs."""
+def timed(systems, inputs, autoregressive) -> list[dict]:
+    """A row for each system, by name, engine and weights, of its calls with the inputs; some are autoregressive."""
     seconds = {key: [] for key in systems}
     # The first two calls compile and settle.
     for each in rich.progress.track([*inputs[:2], *inputs], "timing", transient=True):
@@ -162,7 +194,14 @@ def timed(systems, inputs) -> list[dict]:
             system(each)
             seconds[key].append(1e3 * (time.perf_counter() - start))
     return [
-        {"system": name, "engine": engine, "weights": weights, "ms": statistics.median(each[2:]), "ms_all": each[2:]}
+        {
+            "system": name,
+            "autoregressive": name in autoregressive,
+            "engine": engine,
+            "weights": weights,
+            "ms": statistics.median(each[2:]),
+            "ms_all": each[2:],
+        }
         for (name, engine, weights), each in seconds.items()
     ]
 
@@ -174,7 +213,7 @@ def table(title: str, rows: list[dict]) -> rich.table.Table:
     for column in columns:
         out.add_column(column, justify="left" if column in columns[:3] else "right")
     own = {row["system"]: row["ms"] for row in rows if row["engine"] == "SavedModel"}
-    best = min((row["ms"] for row in rows if row["system"] in AUTOREGRESSIVE), default=None)
+    best = min((row["ms"] for row in rows if row["autoregressive"]), default=None)
     for row in rows:
         cells = [row["system"], row["engine"], row["weights"], f"{row['ms']:.1f}"]
         cells += [f"{own[row['system']] / row['ms']:.2f}", f"{best / row['ms']:.2f}" if best else ""]

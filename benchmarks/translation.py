@@ -8,6 +8,7 @@ machine does hits all alike. Where ctranslate2 is installed, its engine runs the
     python benchmarks/translation.py --json translation.json
     python benchmarks/translation.py --batches 1 2 4 8 16 32 64 --modes graph --repeats 5
     python benchmarks/translation.py --target-tokens 8 16 32 64 128 256 --modes graph --repeats 5
+    python benchmarks/translation.py --batches 1 32 --parts --modes graph
 """
 
 import dataclasses
@@ -64,6 +65,8 @@ class Config:
     """Timed rounds; the table has medians."""
     beams: int = 4
     """Of the beam searches."""
+    parts: bool = False
+    """Whether latent Transformers are also timed as far as the memory and the codes: where the time goes."""
     seed: int = 0
     """Of the weights and the source."""
     json: pathlib.Path | None = None
@@ -97,14 +100,17 @@ def search_of(model, length, beams):
     return search
 
 
-def latents_of(model, length):
+def latents_of(model, length, until="tokens"):
+    """Source to tokens, or as far as "memory" or "codes", as many as `length` tokens have."""
     num_latents = -(-length // 2**model.num_compress_steps)
 
     def search(source):
         context = model.encode(source)
+        if until == "memory":
+            return context["memory"]
         numbers = ops.full((source.shape[0],), num_latents, dtype="int32")
         codes, _ = model.predict_latents(context, numbers, num_latents)
-        return model.decode(context, codes)["tokens"]
+        return codes if until == "codes" else model.decode(context, codes)["tokens"]
 
     return search
 
@@ -174,6 +180,8 @@ def measure(config: Config) -> list[dict]:
                             systems[label, "ctranslate2"] = engine
                 for name, model in latent.items():
                     for mode in modes:
+                        for until in ("memory", "codes") if config.parts else ():
+                            systems[f"{name}, to its {until}", mode] = compiled(latents_of(model, length, until), mode)
                         systems[name, mode] = compiled(latents_of(model, length), mode)
                 rows += timed(systems, source, length, config.repeats)
     return rows

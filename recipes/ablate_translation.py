@@ -61,7 +61,7 @@ def ablate(config):
     configurations = {variant: configuration(variant, config.base) for variant in config.variants}
     import keras
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Column, Table
 
     from vq_keras import plots
     from vq_keras.training import latent_transformer, runs
@@ -80,7 +80,10 @@ def ablate(config):
     plots.learning_curves(folder / "curves.png", {name: runs.load_history(folder / name) for name in rows})
 
     searches = list(dict.fromkeys(name for found in rows.values() for name in found["bleu"]))
-    table = Table("variant", *(f"BLEU, {name}" for name in searches), "nats/token", "nats/code", "codes", "perplexity")
+    title = "BLEU of each search; of the last interval's validation nats a token and a code; codes in use"
+    # Folded where the terminal is narrow: names that are cut off say nothing.
+    columns = ("variant", *searches, "token", "code", "codes", "perplexity")
+    table = Table(*(Column(name, overflow="fold") for name in columns), title=title)
     for variant, found in rows.items():
         bleu = [f"{found['bleu'][name]:.2f}" if name in found["bleu"] else "" for name in searches]
         nats = [f"{found[name]:.3f}" for name in ("val_nll", "val_nll_z")]
