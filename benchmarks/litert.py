@@ -166,9 +166,10 @@ def trained(config: Config, folder) -> list[dict]:
             path = folder / f"{stem}-{weights}.tflite"
             litert_model.write(path, litert_model.search_of(model), *rest, quantize=weights == "int8")
             translators[name, "LiteRT", weights] = litert_model.load(path, config.threads)
-        if isinstance(model, Transformer):
-            autoregressive.append(name)
-        if isinstance(model, Transformer) and find_spec("ctranslate2"):
+        if not isinstance(model, Transformer):
+            continue
+        autoregressive.append(name)
+        if find_spec("ctranslate2"):
             ctranslate2_model.write(folder / f"{stem}-engine", model, vocabulary)
             for weights in WEIGHTS:
                 engine = Engine(folder / f"{stem}-engine", vocabulary, weights, config.threads)
@@ -185,7 +186,10 @@ def trained(config: Config, folder) -> list[dict]:
 
 
 def timed(systems, inputs, autoregressive) -> list[dict]:
-    """A row for each system, by name, engine and weights, of its calls with the inputs; some are autoregressive."""
+    """A row for each system, by name, engine and weights, of its calls with the inputs.
+
+    `autoregressive` are the names of those that are.
+    """
     seconds = {key: [] for key in systems}
     # The first two calls compile and settle.
     for each in rich.progress.track([*inputs[:2], *inputs], "timing", transient=True):

@@ -161,22 +161,33 @@ def test_long_pairs_are_dropped_and_counted():
 
 
 class PairVocabulary(CharacterVocabulary):
-    """Takes two letters for one id, but under dropout."""
+    """Takes two letters for one id, but under dropout; remembers what it was asked for."""
+
+    def __init__(self):
+        self.asked = []
 
     def encode(self, texts, dropout=0.0, seed=0):
+        self.asked += [(dropout, seed)] if dropout else []
         rows = super().encode(texts)
         return rows if dropout else [np.append(row[:-1:2], 1) for row in rows]
 
 
 def test_sources_are_there_with_other_subwords_too():
     pairs = Pairs(["abc", "abcdef", "a"], ["A", "B", "C"])
-    encoded = encode_pairs(PairVocabulary(), pairs, max_length=4, subword_dropout=0.1)
+    vocabulary = PairVocabulary()
+    encoded = encode_pairs(vocabulary, pairs, max_length=4, subword_dropout=0.1)
     usual, other = [[97, 99, 1], [97, 99, 101, 1], [97, 1]], [97, 98, 99, 1]
     assert [row.tolist() for row in encoded.sources[:3]] == usual
     # The second has too many letters, the third has one way alone.
     assert [row.tolist() for row in encoded.sources[3:]] == 9 * [other, *usual[1:]]
     assert [row.tolist() for row in encoded.targets] == 10 * [[65, 1], [66, 1], [67, 1]]
     assert encoded.num_dropped == 0
+    # Each copy is drawn anew, the same again for the same seed.
+    assert len(set(vocabulary.asked)) == 9 and {dropout for dropout, _ in vocabulary.asked} == {0.1}
+    again, other = PairVocabulary(), PairVocabulary()
+    encode_pairs(again, pairs, 4, 0.1, seed=0)
+    encode_pairs(other, pairs, 4, 0.1, seed=1)
+    assert again.asked == vocabulary.asked and not set(other.asked) & set(vocabulary.asked)
 
 
 class Recorder(keras.Model):

@@ -15,7 +15,8 @@ from vq_keras.data.vocabulary import PAD, Vocabulary
 from vq_keras.errors import InputError
 
 _NUM_BUCKETS = 8
-# Ways in which a source is divided into subwords under dropout: one that never recurs would learn no more.
+# Ways in which each source is divided into subwords under dropout: drawn once, so that batches stay a function of the
+# step alone, and all held in memory.
 _SEGMENTATIONS = 10
 
 
@@ -47,8 +48,8 @@ def encode_pairs(
     """Turns sentence pairs into ids.
 
     With `subword_dropout` each pair is there ten times, once as usual and nine times with its source divided into other
-    subwords: a model of few sentences learns their pieces, too (Provilkov et al. 2020, "BPE-Dropout"). That paper
-    divides targets as well; a model of all words at once would have to hedge between ways to write one word.
+    subwords, so that their pieces are learned, too (Provilkov et al. 2020, "BPE-Dropout"). That paper divides targets
+    as well; a model of all words at once would have to hedge between ways to write one word.
 
     Args:
         vocabulary: of both sides.

@@ -41,8 +41,8 @@ class TranslationConfig(TrainingConfig):
     dropout: float = 0.0
     """Of embeddings and residual branches; natural language needs 0.1, a few ten thousand sentences of it 0.3."""
     subword_dropout: float = 0.0
-    """Share of the merges of subwords that sources are trained without, each time others (BPE-dropout): 0.1 for a few
-    ten thousand sentences."""
+    """Share of the merges of subwords that sources are trained without, in each of ten copies others (BPE-dropout,
+    whose paper has 0.1)."""
     steps: int = 1500
     """Training steps."""
     tokens_per_batch: int = 2048
