@@ -24,7 +24,7 @@ class Config(TranslationConfig):
     interrupted.
     """
 
-    PLACES: ClassVar = (*TranslationConfig.PLACES, "distilled", "teacher")
+    PLACES: ClassVar = (*TranslationConfig.PLACES, "distilled", "start", "teacher")
 
     distilled: Path | None = None
     """What recipes/distill.py wrote: pairs to train on in place of the data's own, and the vocabulary."""
@@ -34,6 +34,12 @@ class Config(TranslationConfig):
     lengths: str = "classifier"
     """classifier (of the target's length, to which the source is stretched), fertility (of each source token) or ctc
     (none: tokens find their own places among more than they need, by connectionist temporal classification)."""
+    start: Path | None = None
+    """A run whose model this one starts from; it needs the same options and vocabulary (--vocabulary
+    RUN/vocabulary.model, or --distilled by the same teacher)."""
+    bigrams: float = 0.0
+    """Share in the tokens' loss of the bigrams that are not as in the target (ctc alone): 1 to train a --start whose
+    translations shall be better still."""
     teacher: Path | None = None
     """The run of a teacher of the same architecture and vocabulary: the model starts from its embedding, encoder and
     decoder, and it chooses among the candidates of the report. Else they start at random, and the model chooses."""
@@ -49,6 +55,10 @@ def resolve(config):
     if config.lengths not in parallel_transformer.LENGTHS:
         known = ", ".join(parallel_transformer.LENGTHS)
         raise InputError(f"--lengths is {config.lengths!r}; give one of {known}.")
+    if not 0 <= config.bigrams <= 1:
+        raise InputError(f"--bigrams is {config.bigrams}; give a share of the loss, from 0 to 1.")
+    if config.bigrams and config.lengths != "ctc":
+        raise InputError(f"--bigrams is for --lengths ctc: with {config.lengths} each token has its place.")
     name = f"{config.dataset.replace('/', '-')}-{config.architecture}-nat-{config.lengths}"
     return dataclasses.replace(config, run_dir=config.run_dir or Path("runs") / name)
 
@@ -69,22 +79,25 @@ def run(config):
     from vq_keras.models.sizes import sizes_of
     from vq_keras.search import ParallelSearch
     from vq_keras.training import runs, translation
-    from vq_keras.training.warm_start import start_from
+    from vq_keras.training.warm_start import continue_from, start_from
 
     corpus = translation.load(config, config.distilled)
     teacher = None if config.teacher is None else runs.load_judge(config.teacher, corpus.vocabulary)
+    start = None if config.start is None else runs.load_start(config.start, corpus.vocabulary, ParallelTransformer)
     if config.lengths == "fertility":
         corpus = aligned(corpus)
     sizes = sizes_of("Transformer", config.architecture) | {"dropout": config.dropout}
-    columns = {"classifier": ("accuracy", "nll_length"), "fertility": ("accuracy", "nll_fertility"), "ctc": ()}
 
     def make_model():
-        model = ParallelTransformer(corpus.vocabulary.size, config.lengths, **sizes)
-        if teacher is not None:
+        model = ParallelTransformer(corpus.vocabulary.size, config.lengths, **sizes, bigram_share=config.bigrams)
+        if start is not None:
+            continue_from(model, start)
+        elif teacher is not None:
             start_from(model, teacher)
         return model
 
-    model = translation.train(config, corpus, make_model, ParallelSearch, ("nll", *columns[config.lengths]))
+    columns = ("nll", "accuracy", "bigram_f1", "nll_length", "nll_fertility")
+    model = translation.train(config, corpus, make_model, ParallelSearch, columns)
     end = "" if teacher is None else "-judged"
     numbers = () if config.lengths == "ctc" else (10, 100)
     several = {f"{number}-candidates{end}": ParallelSearch(model, number, teacher) for number in numbers}

@@ -194,6 +194,17 @@ def test_slots_are_read_without_blanks_and_repeats():
     assert dropped > 5
 
 
+def test_bigrams_may_have_a_share_of_the_tokens_loss():
+    model = make(decoder="ctc", bigram_share=0.5)
+    source, target = sentences(6, 6, 3), sentences(8, 7, 4, seed=1)
+    outputs = outputs_of(model, source, target)
+    assert outputs["bigrams"].min() > 0 and (outputs["bigrams"] < [7, 4]).all()
+    np.testing.assert_allclose(outputs["loss"], 0.5 * (outputs["nll"] + [7, 4] - outputs["bigrams"]), rtol=1e-5)
+    figures = model.compute_metrics({"source": source, "target": target}, None, outputs)
+    assert float(figures["bigram_f1"]) == pytest.approx(outputs["bigrams"].sum() / 11, rel=1e-5)
+    assert LatentTransformer.from_config(model.get_config()).bigram_share == 0.5
+
+
 @tensorflow_only
 def test_codes_are_predicted_in_training_as_in_translation():
     """The decoder's loss of a sentence with a share of 1 is that of the codes that a search finds."""
@@ -291,6 +302,8 @@ def test_it_learns_to_copy_through_its_latents(tmp_path):
 def test_what_does_not_fit():
     with pytest.raises(InputError, match="annealing_steps is 5, but a bidirectional decoder would see the target"):
         make(decoder="bidirectional", annealing_steps=5)
+    with pytest.raises(InputError, match="bigram_share is 1, but the tokens of a bidirectional decoder have"):
+        make(decoder="bidirectional", bigram_share=1)
     with pytest.raises(InputError, match="decoder is 'causal'; give one of"):
         make(decoder="causal")
     with pytest.raises(InputError, match="one code for each latent"):

@@ -197,6 +197,18 @@ def test_without_lengths_the_loss_is_keras_s_own_over_the_stretched_source():
     np.testing.assert_allclose(run(model, x)["loss"], [expected[0], 0.0], rtol=1e-4)
 
 
+def test_bigrams_may_have_a_share_of_its_loss():
+    model, x = make("ctc", bigram_share=1.0), batch("ctc", target_width=13)
+    outputs = run(model, x)
+    np.testing.assert_allclose(outputs["loss"], [11, 5] - outputs["bigrams"], rtol=1e-5)
+    assert float(model.compute_loss(x, None, outputs)) == pytest.approx(1 - outputs["bigrams"].sum() / 16, rel=1e-5)
+    figures = {name: float(value) for name, value in model.compute_metrics(x, None, outputs).items()}
+    expected = {"nll": outputs["nll"].sum() / 16, "bigram_f1": outputs["bigrams"].sum() / 16}
+    assert figures == {name: pytest.approx(value, rel=1e-5) for name, value in expected.items()}
+    assert 0 < figures["bigram_f1"] < 1
+    assert ParallelTransformer.from_config(model.get_config()).bigram_share == 1.0
+
+
 def test_without_lengths_the_likeliest_alignment_is_read():
     model, source = make("ctc"), sentences(9, 7, 3)
     model.embedding.table.assign(3.0 * model.embedding.table)
@@ -255,5 +267,7 @@ def test_what_does_not_fit():
         make("oracle")
     with pytest.raises(InputError, match="candidates is 2; a model that predicts no lengths has 1"):
         ParallelSearch(make("ctc"), 2)
+    with pytest.raises(InputError, match="bigram_share is 1, but with lengths 'fertility' each token has its place"):
+        make("fertility", bigram_share=1)
     with pytest.raises(InputError, match="num_heads is 3, which does not divide"):
         make("classifier", num_heads=3)

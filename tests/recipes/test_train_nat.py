@@ -3,6 +3,7 @@
 import json
 
 import keras
+import numpy as np
 import pytest
 
 from recipes import evaluate_translation, train_nat
@@ -80,6 +81,31 @@ def test_a_run_leaves_its_files_and_has_rows_in_the_comparison(tmp_path, monkeyp
         assert systems["nat, best of 5 for teacher"].search.judge is systems["teacher, greedy"].search.model
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="minutes of compilation")
+def test_a_run_starts_from_another(tmp_path, monkeypatch, command, vocabulary):
+    monkeypatch.setitem(sizes.SIZES["Transformer"], "small", TINY)
+    trained = ParallelTransformer(vocabulary.size, "ctc", **TINY)
+    start = finished_run(tmp_path / "start", trained, vocabulary)
+    run_dir = tmp_path / "nat"
+    # At so low a rate it stays where it starts.
+    options = ["--lengths", "ctc", "--start", str(start), "--bigrams", "1", "--learning-rate", "1e-9"]
+    assert train_nat.main([*command, *options, "--run-dir", str(run_dir)]) == 0
+    model, _, _ = runs.load_translator(run_dir)
+    assert model.bigram_share == 1.0
+    for own, its in zip(model.weights, trained.weights, strict=True):
+        np.testing.assert_allclose(own, its, atol=1e-6)
+    history = runs.load_history(run_dir)
+    assert 0 < history[-1]["val_bigram_f1"] < 1
+
+
+def test_a_start_is_a_model_of_the_same_kind(tmp_path, vocabulary, teacher):
+    with pytest.raises(InputError, match="nothing for a ParallelTransformer to start from: it is the run of a Transfo"):
+        runs.load_start(teacher, vocabulary, ParallelTransformer)
+    start = finished_run(tmp_path / "nat", ParallelTransformer(vocabulary.size, **TINY), vocabulary)
+    assert isinstance(runs.load_start(start, vocabulary, ParallelTransformer), ParallelTransformer)
+
+
 def test_a_judge_is_a_teacher_with_the_same_vocabulary(tmp_path, pairs, vocabulary, teacher):
     assert isinstance(runs.load_judge(teacher, vocabulary), transformer.Transformer)
     with pytest.raises(InputError, match="teacher has another vocabulary: its ids would mean other words"):
@@ -92,3 +118,7 @@ def test_a_judge_is_a_teacher_with_the_same_vocabulary(tmp_path, pairs, vocabula
 def test_what_does_not_fit_is_told_before_the_data(capsys):
     assert train_nat.main(["--lengths", "oracle"]) != 0
     assert "--lengths is 'oracle'; give one of classifier, fertility, ctc." in capsys.readouterr().err
+    assert train_nat.main(["--lengths", "ctc", "--bigrams", "-1"]) != 0
+    assert "--bigrams is -1.0; give a share of the loss, from 0 to 1." in capsys.readouterr().err
+    assert train_nat.main(["--bigrams", "1"]) != 0
+    assert "--bigrams is for --lengths ctc: with classifier each token has its place." in capsys.readouterr().err

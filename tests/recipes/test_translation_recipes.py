@@ -158,6 +158,8 @@ def told(capsys):
         (train_translation, ["--start", "nowhere"], "nowhere is neither a run directory"),
         (train_translation, ["--start", "multi30k-en-de-latent"], "multi30k-en-de-latent has another vocabulary"),
         (train_translation, ["--predicted", "2"], "--predicted is 2.0; give a share of the sentences"),
+        (train_translation, ["--decoder", "ctc", "--bigrams", "2"], "--bigrams is 2.0; give a share of the loss"),
+        (train_translation, ["--bigrams", "1"], "--bigrams is for --decoder ctc: the tokens of causal_shifted have"),
         (train_translation, ["--draft", "0.5"], "a causal_shifted decoder does not see a whole draft, a token at each"),
         (train_translation, ["--distilled", "nowhere"], "There is no file nowhere/source.txt"),
         (train_translation, ["--teacher", "nowhere"], "nowhere is neither a run directory"),

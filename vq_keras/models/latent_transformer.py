@@ -75,13 +75,14 @@ class LatentTransformer(FromPreset, keras.Model):
     Predicted codes are seldom those of the target, and what they stand for is then a word further to the left or the
     right, or a word longer. A decoder of one token a place can only hedge against that, and says things twice. With
     connectionist temporal classification it writes two slots a place, whose blanks and repeats are dropped, and its
-    loss sums over all ways to write the target there, so that it can learn what to make of predicted codes.
+    loss sums over all ways to write the target there, so that it can learn what to make of predicted codes. Trained so
+    far, it gains by bigrams in the loss (`AlignedCrossEntropy`).
 
     A functional model. Its input is `{"source", "target"}`, int32 (batch, n) and (batch, m), each sentence ending in
     EOS (1) and padded with 0; m is a multiple of 2^n. Its outputs are what `TokenCrossEntropy` says of each target
     token, or `AlignedCrossEntropy` of each target; "codes" (batch, latents), -1 at padding; "nll_z" (batch, latents),
     -log p of each code in nats; and "nll_length" (batch,). Metrics: `nll` and, but for "ctc", `accuracy`, means over
-    all tokens; `nll_z`, over all codes; `perplexity` and `codes_in_use`.
+    all tokens; with a bigram_share `bigram_f1`; `nll_z`, over all codes; `perplexity` and `codes_in_use`.
 
     Args:
         vocabulary_size: number of ids.
@@ -110,6 +111,7 @@ class LatentTransformer(FromPreset, keras.Model):
             that codes mean nothing, which then collapse.
         draft_share: share of the sentences for which the decoder reads in training what it wrote itself, so that
             `decode` can refine a translation; see `Draft`. It needs the bidirectional decoder.
+        bigram_share: share of the bigrams in the loss of the tokens, 0 to 1; for "ctc", trained with 0 before.
         seed: of the annealing, and of the choice of those sentences.
 
     Raises:
@@ -147,6 +149,7 @@ class LatentTransformer(FromPreset, keras.Model):
         predicted_share: float = 0.0,
         predicted_from_step: int = 0,
         draft_share: float = 0.0,
+        bigram_share: float = 0.0,
         seed: int | None = None,
         **kwargs,
     ):
@@ -160,6 +163,10 @@ class LatentTransformer(FromPreset, keras.Model):
             raise InputError(
                 f"draft_share is {draft_share}, but a {decoder} decoder does not see a whole draft, a token at each "
                 "place; give 0."
+            )
+        if bigram_share and decoder != "ctc":
+            raise InputError(
+                f"bigram_share is {bigram_share}, but the tokens of a {decoder} decoder have their places; give 0."
             )
         check_bottleneck(bottleneck)
         sizes = (num_heads, feed_forward_dim, dropout)
@@ -241,7 +248,9 @@ class LatentTransformer(FromPreset, keras.Model):
             costs = TokenCrossEntropy(embedding, 0.0, name="cross_entropy")(hidden, target)
         else:
             places = num_latents * 2**num_compress_steps
-            costs = AlignedCrossEntropy(embedding, name="cross_entropy")(slots(hidden), target, SLOTS * places)
+            costs = AlignedCrossEntropy(embedding, bigram_share, name="cross_entropy")(
+                slots(hidden), target, SLOTS * places
+            )
         outputs = {
             **costs,
             "codes": discrete["codes"],
@@ -268,6 +277,7 @@ class LatentTransformer(FromPreset, keras.Model):
         self.predicted_share = predicted_share
         self.predicted_from_step = predicted_from_step
         self.draft_share = draft_share
+        self.bigram_share = bigram_share
         self.seed = seed
         self.embedding, self.positions = embedding, positions
         self.encoder, self.compressor, self.predictor = encoder, compressor, predictor
@@ -279,6 +289,8 @@ class LatentTransformer(FromPreset, keras.Model):
         self._token_means = {"nll": keras.metrics.Mean(name="nll")}
         if slots is None:
             self._token_means["correct"] = keras.metrics.Mean(name="accuracy")
+        if bigram_share:
+            self._token_means["bigrams"] = keras.metrics.Mean(name="bigram_f1")
         self._nll_z = keras.metrics.Mean(name="nll_z")
         self._usage = [
             metric(bottleneck.num_codes, name=name)
@@ -404,7 +416,7 @@ class LatentTransformer(FromPreset, keras.Model):
         names = ("name", "vocabulary_size", "num_compress_steps", "num_encoder_layers", "num_predictor_layers")
         names += ("num_decoder_layers", "hidden_dim", "num_heads", "feed_forward_dim", "dropout", "decoder")
         names += ("attend_to_source", "predictor_gradient", "startup_steps", "annealing_steps", "predicted_share")
-        names += ("predicted_from_step", "draft_share", "seed")
+        names += ("predicted_from_step", "draft_share", "bigram_share", "seed")
         config = {name: getattr(self, name) for name in names}
         return {**config, "bottleneck": keras.saving.serialize_keras_object(self.bottleneck)}
 

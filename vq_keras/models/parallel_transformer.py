@@ -33,7 +33,8 @@ class ParallelTransformer(FromPreset, keras.Model):
       fertilities, `vq_keras.data.alignment`.
     - "ctc", that of Libovický and Helcl 2018: nothing is predicted, the source is stretched to more places than a
       translation has tokens, and the loss sums over all ways to write the target there, with blanks between
-      (`vq_keras.layers.ctc`). A token may then stand wherever the others leave it room.
+      (`vq_keras.layers.ctc`). A token may then stand wherever the others leave it room. Trained so far, it gains by
+      bigrams in the loss (`AlignedCrossEntropy`; Shao and Feng 2022).
 
     The loss of a step, in nats: mean over tokens -log p(token) + mean -log p of each length or fertility, if any. It
     departs from Gu et al. in what the later code departs in, too: no positional attention, no mask that hides a
@@ -43,8 +44,8 @@ class ParallelTransformer(FromPreset, keras.Model):
     EOS (1) and padded with 0, and for fertilities "fertility", int32 (batch, n), which add up to the length of the
     target. Its outputs are what `TokenCrossEntropy` says of each target token, or `AlignedCrossEntropy` of each target,
     and "nll_length" (batch,) or "nll_fertility" (batch, n), 0 at padding, in nats. What stands in padding changes
-    nothing. Metrics: `nll` and, but for "ctc", `accuracy`, means over all tokens; `nll_length`, over sentences, or
-    `nll_fertility`, over source tokens.
+    nothing. Metrics: `nll` and, but for "ctc", `accuracy`, means over all tokens; with a bigram_share `bigram_f1`;
+    `nll_length`, over sentences, or `nll_fertility`, over source tokens.
 
     Args:
         vocabulary_size: number of ids.
@@ -55,6 +56,7 @@ class ParallelTransformer(FromPreset, keras.Model):
         num_heads: attention heads; must divide `hidden_dim`.
         feed_forward_dim: units of the hidden layer of each feed-forward part.
         dropout: of embeddings and residual branches.
+        bigram_share: share of the bigrams in the loss of the tokens, 0 to 1; for "ctc", trained with 0 before.
 
     Raises:
         InputError: an argument is out of range.
@@ -78,10 +80,15 @@ class ParallelTransformer(FromPreset, keras.Model):
         num_heads: int = 8,
         feed_forward_dim: int = 2048,
         dropout: float = 0.1,
+        bigram_share: float = 0.0,
         **kwargs,
     ):
         if lengths not in LENGTHS:
             raise InputError(f"lengths is {lengths!r}; give one of {', '.join(LENGTHS)}.")
+        if bigram_share and lengths != "ctc":
+            raise InputError(
+                f"bigram_share is {bigram_share}, but with lengths {lengths!r} each token has its place; give 0."
+            )
         sizes = (num_heads, feed_forward_dim, dropout)
         embedding = TiedEmbedding(vocabulary_size, hidden_dim, name="embedding")
         positions = SinusoidalPositions(name="positions")
@@ -102,7 +109,7 @@ class ParallelTransformer(FromPreset, keras.Model):
         hidden = decoder(embedding_dropout(positions(embedding(given["copies"]))), memory, key_mask=mask, x_mask=places)
         if lengths == "ctc":
             num_places = ops.sum(ops.cast(places, "int32"), axis=1)
-            outputs = AlignedCrossEntropy(embedding, name="cross_entropy")(hidden, target, num_places)
+            outputs = AlignedCrossEntropy(embedding, bigram_share, name="cross_entropy")(hidden, target, num_places)
         else:
             outputs = TokenCrossEntropy(embedding, 0.0, name="cross_entropy")(hidden, target)
             outputs[f"nll_{target_lengths.predicts}"] = given["nll"]
@@ -116,9 +123,12 @@ class ParallelTransformer(FromPreset, keras.Model):
         self.num_heads = num_heads
         self.feed_forward_dim = feed_forward_dim
         self.dropout = dropout
+        self.bigram_share = bigram_share
         self.embedding, self.positions = embedding, positions
         self.encoder, self.target_lengths, self.token_decoder = encoder, target_lengths, decoder
         self._token_means = {"nll": keras.metrics.Mean(name="nll")}
+        if bigram_share:
+            self._token_means["bigrams"] = keras.metrics.Mean(name="bigram_f1")
         self._nll_lengths = None
         if lengths != "ctc":
             self._token_means["correct"] = keras.metrics.Mean(name="accuracy")
@@ -203,4 +213,5 @@ class ParallelTransformer(FromPreset, keras.Model):
             "num_heads": self.num_heads,
             "feed_forward_dim": self.feed_forward_dim,
             "dropout": self.dropout,
+            "bigram_share": self.bigram_share,
         }

@@ -32,6 +32,7 @@ def make_model(config, vocabulary_size, teacher, start):
         predicted_share=config.predicted,
         predicted_from_step=round(config.predicted_from * config.steps),
         draft_share=config.draft,
+        bigram_share=config.bigrams,
         seed=config.seed,
     )
     if start is not None:
@@ -62,14 +63,13 @@ def run(config: LatentTransformerConfig) -> dict[str, dict]:
     config = check(config)
     corpus = translation.load(config, config.distilled)
     teacher = None if config.teacher is None else runs.load_judge(config.teacher, corpus.vocabulary)
-    start = None if config.start is None else runs.load_start(config.start, corpus.vocabulary)
+    start = None if config.start is None else runs.load_start(config.start, corpus.vocabulary, LatentTransformer)
     model = translation.train(
         config,
         corpus,
         lambda: make_model(config, corpus.vocabulary.size, teacher, start),
         LatentSearch,
-        # Slots have no token of their own that could be right.
-        columns=("nll", *([] if config.decoder == "ctc" else ["accuracy"]), "nll_z", "codes_in_use"),
+        columns=("nll", "accuracy", "bigram_f1", "nll_z", "codes_in_use"),
         num_codes=make_bottleneck(config).num_codes,
         target_multiple=2**config.num_compress_steps,
     )

@@ -172,17 +172,17 @@ def load_judge(run_dir, vocabulary: Vocabulary):
     return model
 
 
-def load_start(run_dir, vocabulary: Vocabulary):
-    """The latent Transformer of a run, for one with the same vocabulary to start from.
+def load_start(run_dir, vocabulary: Vocabulary, kind: type):
+    """The model of a run, for another of its kind with the same vocabulary to start from.
 
     Raises:
-        InputError: as `load_translator`; where the run's model is another one, or has another vocabulary.
+        InputError: as `load_translator`; where the run's model is no `kind`, or has another vocabulary.
     """
-    from vq_keras.models.latent_transformer import LatentTransformer
-
     model = _load_with(run_dir, vocabulary)
-    if not isinstance(model, LatentTransformer):
-        raise InputError(f"{run_dir} is nothing to start from: give the run of a latent Transformer.")
+    if not isinstance(model, kind):
+        raise InputError(
+            f"{run_dir} is nothing for a {kind.__name__} to start from: it is the run of a {type(model).__name__}."
+        )
     return model
 
 

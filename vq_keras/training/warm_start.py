@@ -34,11 +34,12 @@ def start_from(model, teacher) -> None:
 
 # Not what counts the steps of a run, nor what draws.
 PARTS = ("embedding", "encoder", "compressor", "target_encoder", "standardize", "predictor", "to_code_logits")
-PARTS += ("length_head", "decompressor", "decoder", "slots", "draft")
+PARTS += ("length_head", "decompressor", "target_lengths", "decoder", "slots", "draft")
 
 
 def continue_from(model, trained) -> None:
-    """Gives a `LatentTransformer` all parts that another one has, too: to train it further, on other text or otherwise.
+    """Gives a `LatentTransformer` or `ParallelTransformer` all parts that another one has, too: to train it further, on
+    other text or otherwise.
 
     Args:
         model: the new one; changed in place.
@@ -48,16 +49,22 @@ def continue_from(model, trained) -> None:
         InputError: a part has other sizes.
 
     Example:
-        >>> continue_from(model, runs.load_start("multi30k-en-de-latent", vocabulary))
+        >>> continue_from(model, runs.load_start("multi30k-en-de-latent", vocabulary, LatentTransformer))
     """
-    own, its = ({layer.name: layer for layer in each.layers if layer.name in PARTS} for each in (model, trained))
+    own, its = (_parts(each) for each in (model, trained))
     pairs = {name: (layer, its[name]) for name, layer in own.items() if name in its}
-    pairs["bottleneck"] = (model.bottleneck, trained.bottleneck)
     for name, (layer, other) in pairs.items():
         if [weight.shape for weight in layer.weights] != [weight.shape for weight in other.weights]:
             raise InputError(f"the {name} to start from has other sizes: train both with the same options.")
     for layer, other in pairs.values():
         layer.set_weights(other.get_weights())
+
+
+def _parts(model) -> dict:
+    parts = {layer.name: layer for layer in model.layers if layer.name in PARTS}
+    if hasattr(model, "bottleneck"):
+        parts["bottleneck"] = model.bottleneck  # Its layer has the name of its kind.
+    return parts
 
 
 def freeze_codes(model) -> None:
