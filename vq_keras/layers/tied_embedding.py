@@ -31,6 +31,7 @@ class TiedEmbedding(keras.layers.Layer):
 
     def __init__(self, vocabulary_size: int, dim: int, **kwargs):
         super().__init__(**kwargs)
+        self.supports_masking = True  # Else Keras warns of states that come with one.
         self.vocabulary_size = vocabulary_size
         self.dim = dim
         self._codes = self._scales = None
