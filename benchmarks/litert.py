@@ -30,7 +30,7 @@ from vq_keras.data import parallel_text
 from vq_keras.data.vocabulary import EOS
 from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.transformer import Transformer
-from vq_keras.search import MORE_TOKENS
+from vq_keras.search import MORE_TOKENS, graph_function
 from vq_keras.training import runs
 from vq_keras.translation_quality import quality
 from vq_keras.translation_signatures import searches
@@ -160,7 +160,7 @@ def trained(config: Config, folder) -> list[dict]:
         model, vocabulary, settings = runs.load_translator(name)
         rest = (vocabulary, settings["max_length"])
         stem = pathlib.Path(name).name  # A run is a path.
-        served = Served(searches(model)["translate"], (None, None), folder / stem)
+        served = Served(graph_function(searches(model)["translate"]), (None, None), folder / stem)
         translators[name, "SavedModel", "float32"] = Translator(served, *rest)
         for weights in WEIGHTS:
             path = folder / f"{stem}-{weights}.tflite"

@@ -3,8 +3,9 @@
 import keras
 import numpy as np
 import pytest
-from compiled import numpy
+from compiled import compiled, numpy
 from id_rows import VOCABULARY, sentences, with_ends
+from keras import ops
 
 from vq_keras import bottlenecks
 from vq_keras.data.vocabulary import EOS
@@ -171,6 +172,44 @@ def test_a_judge_decides_by_its_own_probability(latent_model, teacher):
     np.testing.assert_array_equal(tokens, expected[np.arange(3), judged.argmax(1)])
     np.testing.assert_allclose(scores, judged.max(1), rtol=1e-4)
     assert (judged.argmax(1) != own_scores.argmax(1)).any()
+
+
+@pytest.fixture
+def shorter(latent_model, monkeypatch):
+    """The model with targets of 3, 1 and 2 latents, where 4, 2 and 3 are the most."""
+    monkeypatch.setattr(latent_model, "num_latents", lambda context: ops.array([3, 1, 2], "int32"))
+    return latent_model
+
+
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_in_less_room_it_finds_the_same_or_says_that_it_does_not_fit(shorter, candidates):
+    search, source = LatentSearch(shorter, candidates), sentences(8, 8, 3, 5)
+    tokens, scores = found(search, source)
+    for room, fits in ((1.0, [True, True, True]), (0.7, [True, True, True]), (0.5, [False, True, True])):
+        outputs = compiled(lambda source, room=room: search.in_room(source, room))(source)
+        np.testing.assert_array_equal(numpy(outputs["fits"]), fits)
+        width = outputs["tokens"].shape[1]
+        assert width == {1.0: 16, 0.7: 12, 0.5: 8}[room]
+        np.testing.assert_array_equal(numpy(outputs["tokens"])[fits], tokens[fits, :width])
+        # Sums of float32 terms that were computed at other shapes.
+        np.testing.assert_allclose(numpy(outputs["scores"])[fits], scores[fits], rtol=1e-4)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends know all shapes beforehand")
+@pytest.mark.parametrize("candidates", [1, 3])
+def test_in_any_graph_it_decodes_what_the_longest_needs_alone(shorter, monkeypatch, candidates):
+    import tensorflow as tf
+
+    search, source = LatentSearch(shorter, candidates), sentences(8, 8, 3, 5)
+    tokens, scores = found(search, source)
+    graph = tf.function(search.in_any_graph, input_signature=[tf.TensorSpec((None, None), "int32")])
+    outputs = graph(source)
+    np.testing.assert_array_equal(outputs["tokens"], tokens)
+    np.testing.assert_allclose(outputs["scores"], scores, rtol=1e-4)
+    widths, decode = [], shorter.decode
+    monkeypatch.setattr(shorter, "decode", lambda *args: widths.append(args[1].shape[2]) or decode(*args))
+    search.in_any_graph(source)
+    assert widths == [3]
 
 
 def test_bad_input(teacher, latent_model):

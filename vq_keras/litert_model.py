@@ -1,8 +1,10 @@
 """A translator in one .tflite file, which LiteRT runs on CPUs and devices without TensorFlow."""
 
 import contextlib
+import functools
 import io
 import json
+import math
 import tempfile
 import zipfile
 import zlib
@@ -16,8 +18,10 @@ from vq_keras.training.files import replace_file
 from vq_keras.translator import Translator
 
 SETTINGS = "translator.json"
-# A source takes the graph of the shortest length that holds it: the greatest, half of it, a quarter, an eighth.
-PARTS = (8, 4, 2, 1)
+# A source takes the graph of the shortest length that holds it, as a share of the greatest.
+SHARES = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
+# And a latent Transformer's graphs have places for targets of the source's length. Who needs more takes a longer one.
+ROOM = 0.5
 
 
 def write(path, search, vocabulary: Vocabulary, max_length: int, quantize: bool = True) -> None:
@@ -43,8 +47,14 @@ def write(path, search, vocabulary: Vocabulary, max_length: int, quantize: bool 
         >>> load("exports/numbers.tflite").translate(["two books"])
         [Translation(text='zwei Bücher', score=-0.05, truncated=False)]
     """
-    lengths = sorted({max(2, -(-max_length // part)) for part in PARTS})
+    from vq_keras.search import LatentSearch  # It imports Keras, which `load` does without.
+
+    lengths = sorted({max(2, math.ceil(share * max_length)) for share in SHARES})
     signatures = {f"translate_{length}": (search, length) for length in lengths}
+    if isinstance(search, LatentSearch):
+        narrow = functools.partial(search.in_room, room=ROOM)
+        signatures = {f"narrow_{length}": (narrow, length) for length in lengths}
+        signatures[f"translate_{lengths[-1]}"] = (search, lengths[-1])
     model = convert(signatures, search.model.embedding, quantize)
     content = io.BytesIO(model)
     with zipfile.ZipFile(content, "a") as archive:
@@ -159,7 +169,9 @@ class LiteRTSearch:
         # By its path, which maps the weights of the file instead of copying them.
         interpreter = Interpreter(model_path=str(path), num_threads=threads)
         runners = [interpreter.get_signature_runner(name) for name in interpreter.get_signature_list()]
-        self._runners = {runner.get_input_details()["source"]["shape"][1]: runner for runner in runners}
+        by_length = [(runner.get_input_details()["source"]["shape"][1], runner) for runner in runners]
+        # Of two of one length the one with less room comes first.
+        self._runners = sorted(by_length, key=lambda each: (each[0], "fits" not in each[1].get_output_details()))
 
     def predict_on_batch(self, source) -> dict[str, np.ndarray]:
         """Source ids int32 (batch, n) -> {"tokens": int32 (batch, m), "scores": float32 (batch,)}.
@@ -176,7 +188,9 @@ class LiteRTSearch:
     def _translated(self, ids):
         if len(ids) < 2:
             return ids[:0], 0.0
-        length = min(each for each in self._runners if each >= len(ids))
-        source = np.pad(ids, (0, length - len(ids)))[None]
-        found = self._runners[length](source=source)
-        return found["tokens"][0], found["scores"][0]
+        for length, runner in self._runners:
+            if length < len(ids):
+                continue
+            found = runner(source=np.pad(ids, (0, length - len(ids)))[None])
+            if found.get("fits", True):
+                return found["tokens"][0], found["scores"][0]

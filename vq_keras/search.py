@@ -1,5 +1,7 @@
 """From source ids to the best target ids that a translation model has, as Keras models that compile and export."""
 
+import math
+
 import keras
 from keras import ops
 
@@ -111,8 +113,46 @@ class LatentSearch(keras.Model):
     def call(self, source):
         context = self.model.encode(source)
         codes, code_scores = self.predict_latents(context)
-        decoded = self.model.decode(context, codes, self.refinements)
-        return _best(source, decoded["tokens"], code_scores + decoded["log_probs"], self.judge)
+        return self._best(source, self.model.decode(context, codes, self.refinements), code_scores)
+
+    def in_any_graph(self, source) -> dict:
+        """What a call returns, without decoding places that no sentence of the batch has.
+
+        A sentence may have twice the tokens of its source, but half of those places are empty as a rule, and to decode
+        them all is most of the work. It takes a graph in which the number of codes is a tensor: a SavedModel's, not
+        one that is compiled for known shapes.
+        """
+        context = self.model.encode(source)
+        codes, code_scores = self.predict_latents(context)
+        return self._best(source, self.decode_in_any_graph(context, codes), code_scores)
+
+    def decode_in_any_graph(self, context: dict, codes) -> dict:
+        """What the model's `decode` returns, of the same shapes, without decoding places that no sentence has."""
+        width = ops.shape(codes)[2]
+        needed = ops.maximum(ops.max(ops.sum(ops.cast(codes >= 0, "int32"), axis=2)), 1)
+        decoded = self.model.decode(context, codes[:, :, :needed], self.refinements)
+        tokens = decoded["tokens"]
+        missing = ops.shape(tokens)[2] // needed * (width - needed)
+        return {**decoded, "tokens": ops.pad(tokens, [[0, 0], [0, 0], [0, missing]])}
+
+    def in_room(self, source, room: float) -> dict:
+        """The search with fewer places, for a graph of known shapes.
+
+        Args:
+            source: int32 (batch, n) as for a call, n known.
+            room: the share, over 0 and up to 1, of the latents that a source of n tokens may have.
+
+        Returns:
+            What a call returns, and "fits" (batch,) bool: whether there are places for all latents of a sentence. If
+            not, it needs more room, and its tokens mean nothing.
+        """
+        context = self.model.encode(source)
+        wanted, most = self._num_latents(context)
+        places = math.ceil(room * most)
+        numbers = ops.minimum(wanted, places)
+        codes, code_scores = self.model.predict_latents(context, numbers, places, self.candidates)
+        best = self._best(source, self.model.decode(context, codes, self.refinements), code_scores)
+        return {**best, "fits": wanted <= places}
 
     def predict_latents(self, context: dict) -> tuple:
         """The first half of the search.
@@ -125,12 +165,18 @@ class LatentSearch(keras.Model):
             (batch, candidates). A sentence gets codes for twice the tokens that it has itself at most, however wide
             its batch.
         """
+        return self.model.predict_latents(context, *self._num_latents(context), self.candidates)
+
+    def _num_latents(self, context):
+        """Of each sentence, and of the longest that there may be."""
         tokens_a_latent = 2**self.model.num_compress_steps
         num_latents = -(-2 * ops.sum(ops.cast(context["mask"], "int32"), axis=1) // tokens_a_latent)
         if self.length == "learned":
             num_latents = ops.minimum(self.model.num_latents(context), num_latents)
-        max_latents = -(-2 * ops.shape(context["mask"])[1] // tokens_a_latent)
-        return self.model.predict_latents(context, num_latents, max_latents, self.candidates)
+        return num_latents, -(-2 * ops.shape(context["mask"])[1] // tokens_a_latent)
+
+    def _best(self, source, decoded, code_scores):
+        return _best(source, decoded["tokens"], code_scores + decoded["log_probs"], self.judge)
 
 
 class ParallelSearch(keras.Model):
@@ -173,6 +219,15 @@ class ParallelSearch(keras.Model):
         copies, scores = self.model.propose(context, self.candidates, self.seed)
         decoded = self.model.decode(context, copies)
         return _best(source, decoded["tokens"], scores + decoded["log_probs"], self.judge)
+
+
+def graph_function(search):
+    """What a SavedModel has of a search: `LatentSearch.in_any_graph`, or the search itself.
+
+    Example:
+        >>> tf.function(graph_function(search), input_signature=[tf.TensorSpec((None, None), "int32")])
+    """
+    return getattr(search, "in_any_graph", search)
 
 
 def _lengths(source):

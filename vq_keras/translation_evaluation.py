@@ -12,6 +12,7 @@ from rich.progress import track
 from vq_keras import saved_model
 from vq_keras.data.vocabulary import Vocabulary
 from vq_keras.saved_model import Signature
+from vq_keras.search import graph_function
 from vq_keras.translation_quality import quality
 from vq_keras.translator import Translator
 
@@ -40,7 +41,7 @@ class _Exported:
         import tensorflow as tf
 
         with tempfile.TemporaryDirectory() as directory:
-            signature = Signature(search, {"source": ((None, None), "int32")})
+            signature = Signature(graph_function(search), {"source": ((None, None), "int32")})
             version = saved_model.write(directory, {"translate": signature})
             self._loaded = tf.saved_model.load(str(version))
 

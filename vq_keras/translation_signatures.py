@@ -12,7 +12,7 @@ from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.parallel_transformer import ParallelTransformer
 from vq_keras.models.transformer import Transformer
 from vq_keras.saved_model import Signature
-from vq_keras.search import MORE_TOKENS, AutoregressiveSearch, LatentSearch, ParallelSearch
+from vq_keras.search import MORE_TOKENS, AutoregressiveSearch, LatentSearch, ParallelSearch, graph_function
 
 _IDS = ((None, None), "int32")
 # Padded source ids that are translated at once, over all beams or candidates: enough for a processor to be busy, and
@@ -98,7 +98,7 @@ def translation(search, max_length: int):
     if max_length < 2:
         raise InputError(f"max_length is {max_length}; give at least 2: a token and EOS.")
     choices = max(getattr(search, "beams", 1), getattr(search, "candidates", 1))
-    chunked = in_chunks(search, _PLACES // choices)
+    chunked = in_chunks(graph_function(search), _PLACES // choices)
 
     def translate(source_ids):
         source, truncated = bounded_source(source_ids, max_length, search.model.vocabulary_size)
@@ -203,7 +203,7 @@ def _latent_signatures(search, max_length, buckets):
         return {"codes": codes[:, 0], "log_prob": log_probs[:, 0]}
 
     def decoded(memory, mask, codes):
-        outputs = model.decode({"memory": memory, "mask": mask}, codes[:, None])
+        outputs = search.decode_in_any_graph({"memory": memory, "mask": mask}, codes[:, None])
         return {"target_ids": outputs["tokens"][:, 0], "log_prob": outputs["log_probs"][:, 0]}
 
     predict_chunked = in_chunks(predicted, _PLACES)
