@@ -29,9 +29,10 @@ pytestmark = [
 PAIRS = Pairs(["two books", "the old house"] * 3, ["zwei Bücher", "das alte Haus"] * 3)
 # Their products have 1,024 weights and more each: LiteRT leaves smaller ones in float32.
 SIZES = {"num_decoder_layers": 1, "num_encoder_layers": 1, "hidden_dim": 32, "num_heads": 2, "feed_forward_dim": 64}
-MAX_LENGTH = 4  # Which makes two graphs, for 2 and 4 ids.
+MAX_LENGTH = 4  # Which makes graphs for 2, 3 and 4 ids.
 SENTENCES = ["two books", "", "the old house of the two old books", "zwei", "Haus", "old"]
-KINDS = ("greedy", "beams", "bidirectional", "ctc", "candidates", "classifier", "fertility")
+# "long" has targets of twice the source's length, as long as they may be: no room for them in most graphs.
+KINDS = ("greedy", "beams", "bidirectional", "ctc", "long", "candidates", "classifier", "fertility")
 
 
 @pytest.fixture(scope="module")
@@ -48,13 +49,17 @@ def made(kind, size):
     elif kind in ("classifier", "fertility"):
         model = ParallelTransformer(size, lengths=kind, **SIZES)
     else:
-        decoder = "causal_shifted" if kind == "candidates" else kind
+        decoder = {"candidates": "causal_shifted", "long": "ctc"}.get(kind, kind)
         bottleneck = VectorQuantizer(5, initializer="normal", seed=0)
         model = LatentTransformer(size, bottleneck, 2, num_predictor_layers=1, decoder=decoder, **SIZES)
     rng = np.random.default_rng(0)
     for weight in model.trainable_weights:
         scale = 2.0 * weight.shape[0] ** -0.5 if len(weight.shape) == 2 else 0.2
         weight.assign(rng.normal(weight.name == "gamma", scale, weight.shape))
+    if kind == "long":
+        kernel, bias = model.length_head.share.weights
+        kernel.assign(np.zeros(kernel.shape))
+        bias.assign([np.log(np.exp(2.0) - 1.0)])  # Its softplus is 2.
     # The table that embeds a token makes its logit, too: each would predict itself.
     decoder = model.decoder if isinstance(model, Transformer) else model.token_decoder
     decoder.norm.gamma.assign(rng.normal(0.0, 1.0, 32))

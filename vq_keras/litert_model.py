@@ -27,9 +27,10 @@ ROOM = 0.5
 def write(path, search, vocabulary: Vocabulary, max_length: int, quantize: bool = True) -> None:
     """Writes a search with its model, its vocabulary and its greatest length as one file, which `load` reads.
 
-    The file is a LiteRT (TensorFlow Lite) model of builtin operations with a signature for each of four lengths of
-    sources, which share the weights: its kernels are for shapes that are known beforehand. Behind the model stands a
-    zip archive of what belongs to it, as TensorFlow Lite's own metadata does, so that `unzip` finds the vocabulary.
+    The file is a LiteRT (TensorFlow Lite) model of builtin operations with a signature for each of seven lengths of
+    sources, which share the weights: its kernels are for shapes that are known beforehand, and what they compute for
+    padding takes as long as what they compute for tokens. Behind the model stands a zip archive of what belongs to it,
+    as TensorFlow Lite's own metadata does, so that `unzip` finds the vocabulary.
 
     Args:
         path: the file, which is replaced where there is one.
