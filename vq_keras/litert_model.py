@@ -29,8 +29,11 @@ def write(path, search, vocabulary: Vocabulary, max_length: int, quantize: bool 
 
     The file is a LiteRT (TensorFlow Lite) model of builtin operations with a signature for each of seven lengths of
     sources, which share the weights: its kernels are for shapes that are known beforehand, and what they compute for
-    padding takes as long as what they compute for tokens. Behind the model stands a zip archive of what belongs to it,
-    as TensorFlow Lite's own metadata does, so that `unzip` finds the vocabulary.
+    padding takes as long as what they compute for tokens. Those of a latent Transformer are called `narrow_` and the
+    length, with a third output, `fits`: false where the translation is longer than the source's graph has room for,
+    and what comes out means nothing. All others are called `translate_` and the length, the longest of a latent
+    Transformer, too, which has room for all. Behind the model stands a zip archive of what belongs to it, as
+    TensorFlow Lite's own metadata does, so that `unzip` finds the vocabulary.
 
     Args:
         path: the file, which is replaced where there is one.
