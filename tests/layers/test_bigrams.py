@@ -11,10 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
 
-from vq_keras.errors import InputError
-from vq_keras.layers import TiedEmbedding
 from vq_keras.layers.bigrams import expected_bigram_f1
-from vq_keras.models.aligned_cross_entropy import AlignedCrossEntropy
 
 BEGINNING = -1
 
@@ -84,30 +81,6 @@ def test_a_bigram_counts_wherever_it_stands():
     p = np.eye(4)[[2, 3, 0, 1, 2, 3]][None]
     # 2 3 1 2 3 and 1 2 3 share (1, 2) and (2, 3), of 5 bigrams and of 3.
     assert found(p, np.array([[1, 2, 3]]), [3], [6])[0] == pytest.approx(4 / 8, rel=1e-5)
-
-
-def test_the_layer_s_loss_is_of_both():
-    rng = np.random.default_rng(0)
-    embedding = TiedEmbedding(7, 6)
-    embedding.build(None)
-    embedding.table.assign(rng.normal(size=(7, 6)).astype("float32"))
-    hidden = rng.normal(size=(4, 12, 6)).astype("float32")
-    target = np.array([[2, 3, 3, 1], [5, 1, 0, 0], [1, 0, 0, 0], [6, 6, 6, 1]], "int32")
-    lengths, slots = np.array([4, 2, 1, 4], "int32"), np.array([12, 8, 4, 12], "int32")
-    results = []
-    for share in (0.0, 0.25):
-        run = compiled(lambda *inputs, share=share: AlignedCrossEntropy(embedding, share)(*inputs))
-        results.append({name: numpy(value) for name, value in run(hidden, target, slots).items()})
-    nll = results[0]["nll"]
-    logits = np.einsum("btd,vd->btv", hidden, numpy(embedding.table))
-    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
-    bigrams = lengths * found(p, target, lengths, slots)
-    # To the rounding of sums of float32 over the vocabulary and the slots.
-    np.testing.assert_allclose(results[1]["nll"], nll, rtol=1e-6)
-    np.testing.assert_allclose(results[1]["bigrams"], bigrams, rtol=1e-4)
-    np.testing.assert_allclose(results[1]["loss"], 0.75 * nll + 0.25 * (lengths - bigrams), rtol=1e-5)
-    with pytest.raises(InputError, match="the bigrams' share of the loss is -1; give 0 to 1"):
-        AlignedCrossEntropy(embedding, -1)
 
 
 def test_its_gradient_leads_to_the_target():

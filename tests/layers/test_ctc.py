@@ -1,4 +1,4 @@
-"""Connectionist temporal classification, against all alignments one by one and against Keras's own loss."""
+"""Connectionist temporal classification, against all alignments one by one."""
 
 import itertools
 
@@ -8,9 +8,7 @@ import pytest
 from compiled import compiled, numpy
 from keras import ops
 
-from vq_keras.layers import TiedEmbedding
 from vq_keras.layers.ctc import Slots, ctc_nll
-from vq_keras.models.aligned_cross_entropy import AlignedCrossEntropy
 
 
 def of_all_alignments(log_p, sequence):
@@ -47,24 +45,6 @@ def test_more_labels_than_the_slots_take_are_as_good_as_impossible():
     log_p, ids = random_log_p(1, 2, 4), np.array([[2, 2]], "int32")
     found = compiled(ctc_nll)(log_p[..., 0], own(log_p, ids), ids, np.array([2], "int32"), np.array([2], "int32"))
     assert numpy(found)[0] > 1e8
-
-
-def test_the_layer_is_keras_s_own_loss_of_its_logits():
-    keras.utils.set_random_seed(0)
-    rng = np.random.default_rng(0)
-    embedding = TiedEmbedding(7, 6)
-    embedding.build(None)
-    embedding.table.assign(rng.normal(size=(7, 6)).astype("float32"))
-    hidden = rng.normal(size=(4, 12, 6)).astype("float32")
-    target = np.array([[2, 3, 3, 1], [5, 1, 0, 0], [1, 0, 0, 0], [6, 6, 6, 1]], "int32")
-    slots = np.array([12, 8, 4, 12], "int32")
-    run = compiled(lambda *inputs: AlignedCrossEntropy(embedding)(*inputs))
-    found = {name: numpy(value) for name, value in run(hidden, target, slots).items()}
-    logits = np.einsum("btd,vd->btv", hidden, numpy(embedding.table)).astype("float32")
-    lengths = (target > 0).sum(-1).astype("int32")
-    expected = numpy(compiled(lambda *inputs: ops.ctc_loss(*inputs, mask_index=0))(target, logits, lengths, slots))
-    np.testing.assert_allclose(found["nll"], expected, rtol=1e-5)
-    np.testing.assert_array_equal(found["loss"], found["nll"])
 
 
 def test_a_step_down_the_gradient_lowers_the_loss_as_it_says():

@@ -2,15 +2,14 @@
 
 from keras import ops
 
-# In place of the logarithm of 0.
-_IMPOSSIBLE = -1e9
+from vq_keras.layers.ctc import IMPOSSIBLE
 
 
 def expected_bigram_f1(blank, labels, repeats, ids, num_labels, num_slots):
     """The F1 of the bigrams that slots are expected to write, with a label or a blank drawn for each on its own.
 
-    Shao and Feng 2022, "Non-Monotonic Latent Alignments for CTC-Based Non-Autoregressive Machine Translation", section
-    4.2. Slots write (a, b) once for each i < j at which a stands in i, b in j and blanks between them, so that its
+    Shao and Feng 2022, "Non-Monotonic Latent Alignments for CTC-Based Non-Autoregressive Machine Translation". Slots
+    write (a, b) once for each i < j at which a stands in i, b in j and blanks between them, so that its
     expected count is
 
         c(a, b) = sum over i < j of p_i(a) p_i+1(blank) ... p_j-1(blank) p_j(b)
@@ -43,12 +42,12 @@ def expected_bigram_f1(blank, labels, repeats, ids, num_labels, num_slots):
     before = ops.cumsum(blank, axis=1) - blank
     between = before[:, None, :] - (before + blank)[:, :, None]
     later = ops.arange(slots)[:, None] < ops.arange(slots)
-    between = ops.exp(ops.where(later, between, _IMPOSSIBLE))
-    # p_i(a) in column 0 is that of the sentence's beginning, which stands before the first slot.
+    between = ops.exp(ops.where(later, between, IMPOSSIBLE))
     reached = ops.matmul(ops.transpose(between, (0, 2, 1)), labels[..., :-1])
     adjacent = ops.pad(labels[:, :-1, :-1], [[0, 0], [1, 0], [0, 0]])
     same = ops.cast(ops.equal(ids[:, 1:], ids[:, :-1]), labels.dtype)
     reached = reached - same[:, None] * adjacent
+    # The beginning of the sentence stands before the first slot.
     reached = ops.concatenate([ops.exp(before)[..., None], reached], axis=-1)
     counts = ops.sum(reached * labels, axis=1)
 
