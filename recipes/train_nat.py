@@ -9,13 +9,13 @@ from typing import ClassVar
 import tyro
 
 from vq_keras.errors import InputError, run_command
-from vq_keras.training.translation_config import TranslationConfig
+from vq_keras.training.slots_config import SlotsConfig
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Without it TensorFlow's notices hide the progress.
 
 
 @dataclasses.dataclass(frozen=True)
-class Config(TranslationConfig):
+class Config(SlotsConfig):
     """Train a non-autoregressive Transformer (Gu et al. 2018) to translate, and report BLEU on the test set.
 
     It is reported for the likeliest length or fertilities, and for the best of 10 and of 100 candidates, of which "ctc"
@@ -24,7 +24,7 @@ class Config(TranslationConfig):
     interrupted.
     """
 
-    PLACES: ClassVar = (*TranslationConfig.PLACES, "distilled", "start", "teacher")
+    PLACES: ClassVar = (*SlotsConfig.PLACES, "distilled", "start", "teacher")
 
     distilled: Path | None = None
     """What recipes/distill.py wrote: pairs to train on in place of the data's own, and the vocabulary."""
@@ -37,9 +37,6 @@ class Config(TranslationConfig):
     start: Path | None = None
     """A run whose model this one starts from; it needs the same options and vocabulary (--vocabulary
     RUN/vocabulary.model, or --distilled by the same teacher)."""
-    bigrams: float = 0.0
-    """Share in the tokens' loss of the bigrams that are not as in the target (ctc alone): 1 to train a --start whose
-    translations shall be better still."""
     teacher: Path | None = None
     """The run of a teacher of the same architecture and vocabulary: the model starts from its embedding, encoder and
     decoder, and it chooses among the candidates of the report. Else they start at random, and the model chooses."""
@@ -55,10 +52,7 @@ def resolve(config):
     if config.lengths not in parallel_transformer.LENGTHS:
         known = ", ".join(parallel_transformer.LENGTHS)
         raise InputError(f"--lengths is {config.lengths!r}; give one of {known}.")
-    if not 0 <= config.bigrams <= 1:
-        raise InputError(f"--bigrams is {config.bigrams}; give a share of the loss, from 0 to 1.")
-    if config.bigrams and config.lengths != "ctc":
-        raise InputError(f"--bigrams is for --lengths ctc: with {config.lengths} each token has its place.")
+    config = config.with_slots(config.lengths, f"--lengths ctc: with {config.lengths} each token has its place.")
     name = f"{config.dataset.replace('/', '-')}-{config.architecture}-nat-{config.lengths}"
     return dataclasses.replace(config, run_dir=config.run_dir or Path("runs") / name)
 
@@ -97,12 +91,20 @@ def run(config):
         return model
 
     columns = ("nll", "accuracy", "bigram_f1", "nll_length", "nll_fertility")
-    model = translation.train(config, corpus, make_model, ParallelSearch, columns)
+    model = translation.train(config, corpus, make_model, ParallelSearch, columns, order=config.ngrams)
     end = "" if teacher is None else "-judged"
     numbers = () if config.lengths == "ctc" else (10, 100)
-    several = {f"{number}-candidates{end}": ParallelSearch(model, number, teacher) for number in numbers}
+    searches = {"greedy": ParallelSearch(model)}
+    searches |= {f"{number}-candidates{end}": ParallelSearch(model, number, teacher) for number in numbers}
     # A hundred candidates take a hundred times the memory: small batches, the smallest that hold the longest source.
-    translation.report(config, corpus, {"greedy": ParallelSearch(model), **several}, config.max_length)
+    translation.report(
+        config.run_dir,
+        corpus.vocabulary,
+        corpus.data.test,
+        searches,
+        config.max_length,
+        tokens_per_batch=config.max_length,
+    )
 
 
 def main(argv=None):

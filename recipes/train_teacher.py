@@ -54,7 +54,7 @@ def run(config):
         config, corpus, lambda: Transformer(corpus.vocabulary.size, **sizes), AutoregressiveSearch
     )
     searches = {"greedy": AutoregressiveSearch(model), "beam4": AutoregressiveSearch(model, beams=4)}
-    translation.report(config, corpus, searches)
+    translation.report(config.run_dir, corpus.vocabulary, corpus.data.test, searches, config.max_length)
 
 
 def main(argv=None):

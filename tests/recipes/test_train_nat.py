@@ -89,7 +89,7 @@ def test_a_run_starts_from_another(tmp_path, monkeypatch, command, vocabulary):
     start = finished_run(tmp_path / "start", trained, vocabulary)
     run_dir = tmp_path / "nat"
     # At so low a rate it stays where it starts.
-    options = ["--lengths", "ctc", "--start", str(start), "--bigrams", "1", "--learning-rate", "1e-9"]
+    options = ["--lengths", "ctc", "--start", str(start), "--bigrams", "1", "--learning-rate", "1e-9", "--ngrams", "0"]
     assert train_nat.main([*command, *options, "--run-dir", str(run_dir)]) == 0
     model, _, _ = runs.load_translator(run_dir)
     assert model.bigram_share == 1.0
@@ -122,3 +122,7 @@ def test_what_does_not_fit_is_told_before_the_data(capsys):
     assert "--bigrams is -1.0; give a share of the loss, from 0 to 1." in capsys.readouterr().err
     assert train_nat.main(["--bigrams", "1"]) != 0
     assert "--bigrams is for --lengths ctc: with classifier each token has its place." in capsys.readouterr().err
+    assert train_nat.main(["--lengths", "ctc", "--ngrams", "1"]) != 0
+    assert "--ngrams is 1; give their length, 2 or more, or 0 for none." in capsys.readouterr().err
+    assert train_nat.main(["--ngrams", "4"]) != 0
+    assert "--ngrams is for --lengths ctc: with classifier each token has its place." in capsys.readouterr().err

@@ -28,6 +28,11 @@ def best_path(logits, present, end: int, blank: int = 0):
     best, labels = ops.top_k(logits, 1)
     log_probs = ops.where(present, (best - log_normalizer(logits, best))[..., 0], 0.0)
     labels = ops.where(present, ops.cast(labels[..., 0], "int32"), blank)
+    return without_blanks(labels, end, blank), ops.sum(log_probs, axis=1)
+
+
+def without_blanks(labels, end: int, blank: int = 0):
+    """Paths (batch, slots) int32 without repeats and then without blanks, up to the first end, then 0."""
     before = ops.pad(labels[:, :-1], [[0, 0], [1, 0]], constant_values=blank)
     kept = ops.logical_and(ops.not_equal(labels, blank), ops.not_equal(labels, before))
     is_end = ops.cast(ops.logical_and(kept, ops.equal(labels, end)), "int32")
@@ -35,4 +40,4 @@ def best_path(logits, present, end: int, blank: int = 0):
     # Those kept first, in their order.
     places = ops.arange(ops.shape(labels)[1], dtype="int32")
     order = ops.argsort(ops.where(kept, places, places + ops.shape(labels)[1]), axis=1)
-    return ops.take_along_axis(ops.where(kept, labels, 0), order, axis=1), ops.sum(log_probs, axis=1)
+    return ops.take_along_axis(ops.where(kept, labels, 0), order, axis=1)

@@ -23,6 +23,7 @@ from vq_keras.models.aligned_cross_entropy import AlignedCrossEntropy
 from vq_keras.models.code_search import CodeSearch
 from vq_keras.models.draft import Draft
 from vq_keras.models.scheduled_sampling import ScheduledSampling
+from vq_keras.models.slot_reader import read_slots
 from vq_keras.models.summed_length import SummedLength
 from vq_keras.models.transformer import TokenCrossEntropy, count_tokens
 from vq_keras.presets import FromPreset
@@ -112,6 +113,7 @@ class LatentTransformer(FromPreset, keras.Model):
         draft_share: share of the sentences for which the decoder reads in training what it wrote itself, so that
             `decode` can refine a translation; see `Draft`. It needs the bidirectional decoder.
         bigram_share: share of the bigrams in the loss of the tokens, 0 to 1; for "ctc", trained with 0 before.
+        ngrams: a language model of targets, `NGrams`, that "ctc" translates with; the attribute may be set later.
         seed: of the annealing, and of the choice of those sentences.
 
     Raises:
@@ -150,6 +152,7 @@ class LatentTransformer(FromPreset, keras.Model):
         predicted_from_step: int = 0,
         draft_share: float = 0.0,
         bigram_share: float = 0.0,
+        ngrams=None,
         seed: int | None = None,
         **kwargs,
     ):
@@ -168,6 +171,8 @@ class LatentTransformer(FromPreset, keras.Model):
             raise InputError(
                 f"bigram_share is {bigram_share}, but the tokens of a {decoder} decoder have their places; give 0."
             )
+        if ngrams is not None and decoder != "ctc":
+            raise InputError(f"ngrams are given, but a {decoder} decoder has no slots to read with them; give None.")
         check_bottleneck(bottleneck)
         sizes = (num_heads, feed_forward_dim, dropout)
         embedding = TiedEmbedding(vocabulary_size, hidden_dim, name="embedding")
@@ -278,6 +283,7 @@ class LatentTransformer(FromPreset, keras.Model):
         self.predicted_from_step = predicted_from_step
         self.draft_share = draft_share
         self.bigram_share = bigram_share
+        self.ngrams = ngrams
         self.seed = seed
         self.embedding, self.positions = embedding, positions
         self.encoder, self.compressor, self.predictor = encoder, compressor, predictor
@@ -383,7 +389,7 @@ class LatentTransformer(FromPreset, keras.Model):
             if self.slots is None:
                 return generation.parallel(self.embedding(hidden, reverse=True), present, EOS)
             logits = self.embedding(self.slots(hidden), reverse=True)
-            return generation.best_path(logits, ops.repeat(present, SLOTS, axis=1), EOS, blank=PAD)
+            return read_slots(logits, ops.repeat(present, SLOTS, axis=1), self.ngrams)
 
         tokens, log_probs = written(x)
         for _ in range(refinements):
@@ -418,12 +424,16 @@ class LatentTransformer(FromPreset, keras.Model):
         names += ("attend_to_source", "predictor_gradient", "startup_steps", "annealing_steps", "predicted_share")
         names += ("predicted_from_step", "draft_share", "bigram_share", "seed")
         config = {name: getattr(self, name) for name in names}
-        return {**config, "bottleneck": keras.saving.serialize_keras_object(self.bottleneck)}
+        parts = {name: keras.saving.serialize_keras_object(getattr(self, name)) for name in ("bottleneck", "ngrams")}
+        return {**config, **parts}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        bottleneck = keras.saving.deserialize_keras_object(config["bottleneck"], custom_objects)
-        return cls(**{**config, "bottleneck": bottleneck})
+        parts = {
+            name: keras.saving.deserialize_keras_object(config.get(name), custom_objects)
+            for name in ("bottleneck", "ngrams")
+        }
+        return cls(**{**config, **parts})
 
 
 def shifted(x):

@@ -9,6 +9,7 @@ from vq_keras.data.vocabulary import EOS, PAD
 from vq_keras.errors import InputError
 from vq_keras.layers import ParallelDecoder, SinusoidalPositions, TiedEmbedding, TransformerEncoder
 from vq_keras.models.aligned_cross_entropy import AlignedCrossEntropy
+from vq_keras.models.slot_reader import read_slots
 from vq_keras.models.target_lengths import FertilityPredictor, LengthClassifier, StretchedSource
 from vq_keras.models.transformer import TokenCrossEntropy, count_tokens
 from vq_keras.presets import FromPreset
@@ -57,6 +58,7 @@ class ParallelTransformer(FromPreset, keras.Model):
         feed_forward_dim: units of the hidden layer of each feed-forward part.
         dropout: of embeddings and residual branches.
         bigram_share: share of the bigrams in the loss of the tokens, 0 to 1; for "ctc", trained with 0 before.
+        ngrams: a language model of targets, `NGrams`, that "ctc" translates with; the attribute may be set later.
 
     Raises:
         InputError: an argument is out of range.
@@ -81,6 +83,7 @@ class ParallelTransformer(FromPreset, keras.Model):
         feed_forward_dim: int = 2048,
         dropout: float = 0.1,
         bigram_share: float = 0.0,
+        ngrams=None,
         **kwargs,
     ):
         if lengths not in LENGTHS:
@@ -89,6 +92,8 @@ class ParallelTransformer(FromPreset, keras.Model):
             raise InputError(
                 f"bigram_share is {bigram_share}, but with lengths {lengths!r} each token has its place; give 0."
             )
+        if ngrams is not None and lengths != "ctc":
+            raise InputError(f"ngrams are given, but with lengths {lengths!r} there are no slots to read; give None.")
         sizes = (num_heads, feed_forward_dim, dropout)
         embedding = TiedEmbedding(vocabulary_size, hidden_dim, name="embedding")
         positions = SinusoidalPositions(name="positions")
@@ -124,6 +129,7 @@ class ParallelTransformer(FromPreset, keras.Model):
         self.feed_forward_dim = feed_forward_dim
         self.dropout = dropout
         self.bigram_share = bigram_share
+        self.ngrams = ngrams
         self.embedding, self.positions = embedding, positions
         self.encoder, self.target_lengths, self.token_decoder = encoder, target_lengths, decoder
         self._token_means = {"nll": keras.metrics.Mean(name="nll")}
@@ -178,8 +184,11 @@ class ParallelTransformer(FromPreset, keras.Model):
         memory, mask = (ops.repeat(context[name], number, axis=0) for name in ("memory", "mask"))
         x = self.positions(self.embedding(copies))
         hidden = self.token_decoder(x, memory, key_mask=mask, x_mask=present, training=False)
-        read = generation.best_path if self.lengths == "ctc" else generation.parallel
-        tokens, log_probs = read(self.embedding(hidden, reverse=True), present, EOS)
+        logits = self.embedding(hidden, reverse=True)
+        if self.lengths == "ctc":
+            tokens, log_probs = read_slots(logits, present, self.ngrams)
+        else:
+            tokens, log_probs = generation.parallel(logits, present, EOS)
         return {
             "tokens": ops.reshape(tokens, (-1, number, size)),
             "log_probs": ops.reshape(log_probs, (-1, number)),
@@ -214,4 +223,10 @@ class ParallelTransformer(FromPreset, keras.Model):
             "feed_forward_dim": self.feed_forward_dim,
             "dropout": self.dropout,
             "bigram_share": self.bigram_share,
+            "ngrams": keras.saving.serialize_keras_object(self.ngrams),
         }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        ngrams = keras.saving.deserialize_keras_object(config.get("ngrams"), custom_objects)
+        return cls(**{**config, "ngrams": ngrams})

@@ -72,6 +72,7 @@ def run(config: LatentTransformerConfig) -> dict[str, dict]:
         columns=("nll", "accuracy", "bigram_f1", "nll_z", "codes_in_use"),
         num_codes=make_bottleneck(config).num_codes,
         target_multiple=2**config.num_compress_steps,
+        order=config.ngrams,
     )
     searches = {
         "greedy": LatentSearch(model),
@@ -84,4 +85,4 @@ def run(config: LatentTransformerConfig) -> dict[str, dict]:
         searches["10-candidates-judged"] = LatentSearch(model, 10, teacher)
     if teacher is not None and config.draft:
         searches["10-candidates-refined-judged"] = LatentSearch(model, 10, teacher, refinements=1)
-    return translation.report(config, corpus, searches)
+    return translation.report(config.run_dir, corpus.vocabulary, corpus.data.test, searches, config.max_length)

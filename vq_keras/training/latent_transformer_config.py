@@ -5,18 +5,18 @@ from pathlib import Path
 from typing import ClassVar
 
 from vq_keras.errors import InputError
-from vq_keras.training.translation_config import TranslationConfig
+from vq_keras.training.slots_config import SlotsConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentTransformerConfig(TranslationConfig):
+class LatentTransformerConfig(SlotsConfig):
     """Train a latent Transformer (roy2018) to translate, and report BLEU on the test set.
 
     Writes the run's folder: model.keras, vocabulary.model, metrics.json, the test set's translations, history.csv,
     curves.png, TensorBoard logs and checkpoints. The same command again continues a run that was interrupted.
     """
 
-    PLACES: ClassVar = (*TranslationConfig.PLACES, "distilled", "teacher", "start")
+    PLACES: ClassVar = (*SlotsConfig.PLACES, "distilled", "teacher", "start")
 
     distilled: Path | None = None
     """What recipes/distill.py wrote: pairs to train on in place of the data's own, and the vocabulary."""
@@ -52,9 +52,6 @@ class LatentTransformerConfig(TranslationConfig):
     draft: float = 0.0
     """Share of the sentences for which the decoder reads what it wrote, so that translations can be refined
     (bidirectional alone)."""
-    bigrams: float = 0.0
-    """Share in the tokens' loss of the bigrams that are not as in the target (ctc alone): 1 to train a --start whose
-    translations shall be better still."""
 
     bottleneck: str = "soft_em"
     """soft_em (Monte-Carlo EM), vector_quantizer (hard EM with --update ema), gumbel_softmax, semantic_hashing, or
@@ -95,11 +92,8 @@ def resolve(config):
             raise InputError(f"--{option} is {share}; give a share of the run, from 0 up to, not including, 1.")
     if not 0 <= config.predicted <= 1:
         raise InputError(f"--predicted is {config.predicted}; give a share of the sentences, from 0 to 1.")
-    if not 0 <= config.bigrams <= 1:
-        raise InputError(f"--bigrams is {config.bigrams}; give a share of the loss, from 0 to 1.")
-    if config.bigrams and config.decoder != "ctc":
-        raise InputError(f"--bigrams is for --decoder ctc: the tokens of {config.decoder} have their places.")
     if config.freeze_codes and config.start is None:
         raise InputError("--freeze-codes keeps the codes of another run's model: give that run with --start.")
     temperature = config.hidden_dim / 512 if config.temperature is None else config.temperature
+    config = config.with_slots(config.decoder, f"--decoder ctc: the tokens of {config.decoder} have their places.")
     return dataclasses.replace(config, temperature=temperature)

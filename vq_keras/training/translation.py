@@ -15,13 +15,14 @@ from rich.table import Table
 from vq_keras import distillation, plots
 from vq_keras.data import parallel_text, translation
 from vq_keras.data.pair_batches import EncodedPairs, encode_pairs, evaluation_batches, training_batches
-from vq_keras.data.translation_data import TranslationData
+from vq_keras.data.translation_data import Pairs, TranslationData
 from vq_keras.data.vocabulary import FILE, Vocabulary
 from vq_keras.training import runs
 from vq_keras.training.callbacks import ConsoleProgress, StopOnFailure, TensorBoardLog
 from vq_keras.training.checkpoints import Checkpoints
 from vq_keras.training.files import replace_file
 from vq_keras.training.fit import fit, make_deterministic
+from vq_keras.training.ngrams import add_ngrams
 from vq_keras.training.optimizer import learning_rate
 from vq_keras.training.translation_config import TranslationConfig
 from vq_keras.translation_quality import quality
@@ -30,9 +31,16 @@ from vq_keras.translator import Translator
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
-    """A set of translations with the vocabulary and as ids."""
+    """A set of translations with the vocabulary and as ids.
+
+    Attributes:
+        data: the pairs to train on, distilled ones if there are any, and those to watch and to test by.
+        text: the targets that the data have themselves.
+        vocabulary, train, validation: as their names say.
+    """
 
     data: TranslationData
+    text: list[str]
     vocabulary: Vocabulary
     train: EncodedPairs
     validation: EncodedPairs
@@ -47,6 +55,7 @@ def load(config: TranslationConfig, distilled: Path | None = None) -> Corpus:
     """
     files = {name: getattr(config, name) for name in ("train", "validation", "test")}
     data = translation.load(config.dataset, data_dir=config.data_dir, languages=config.languages, **files)
+    text = data.train.targets
     if distilled is not None:
         pairs = parallel_text.read(distilled / distillation.SOURCE, distilled / distillation.TARGET)
         data = dataclasses.replace(data, train=pairs)
@@ -62,7 +71,7 @@ def load(config: TranslationConfig, distilled: Path | None = None) -> Corpus:
             f"{train.num_dropped:,} of {len(data.train.sources):,} training pairs have more than {config.max_length} "
             "subwords on a side and are left out."
         )
-    return Corpus(data, vocabulary, train, encode_pairs(vocabulary, data.validation, config.max_length))
+    return Corpus(data, text, vocabulary, train, encode_pairs(vocabulary, data.validation, config.max_length))
 
 
 def train(
@@ -73,6 +82,7 @@ def train(
     columns=("nll", "accuracy"),
     num_codes: int | None = None,
     target_multiple: int = 8,
+    order: int = 0,
 ):
     """Trains a translator, or goes on where a killed run of the same configuration was.
 
@@ -80,10 +90,11 @@ def train(
         config: of the run.
         corpus: what `load` gave.
         make_model: makes the model; called once, when seed and precision are set.
-        make_search: the search for the sample translations of TensorBoard.
+        make_search: the search for the sample translations of TensorBoard, and to choose how n-grams count.
         columns: metrics to show.
         num_codes: of the codebook, to be watched for a collapse; None if the model has none.
         target_multiple: what targets are padded to multiples of.
+        order: of the n-grams that the trained model gets; 0 for none.
 
     Returns:
         The model, with the mean of the weights of its last checkpoints, and saved in the run's folder.
@@ -131,34 +142,42 @@ def train(
     )
     plots.learning_curves(config.run_dir / "curves.png", {config.run_dir.name: history})
     Checkpoints(config.run_dir / "checkpoints").restore_mean(model, config.average)
+    if order:
+        add_ngrams(model, make_search, corpus.vocabulary, corpus.text, corpus.data.validation, order, config.max_length)
     runs.save_model(model, config.run_dir)
     return model
 
 
 def report(
-    config: TranslationConfig, corpus: Corpus, searches: dict[str, keras.Model], tokens_per_batch: int = 1024
+    run_dir: Path,
+    vocabulary: Vocabulary,
+    test: Pairs,
+    searches: dict[str, keras.Model],
+    max_length: int,
+    tokens_per_batch: int = 1024,
 ) -> dict[str, dict]:
     """Translates the test set with each search: prints the figures, and writes them and the translations.
 
     Args:
-        config: of the run.
-        corpus: what `load` gave.
+        run_dir: the folder to write to.
+        vocabulary: that of the models.
+        test: the test set.
         searches: by names for files and figures.
-        tokens_per_batch: as for `Translator`.
+        max_length, tokens_per_batch: as for `Translator`.
 
     Returns:
         What `translation_quality.quality` says of each.
     """
     figures = {}
-    sources, references = corpus.data.test
+    sources, references = test
     table = Table("test set", "BLEU", "chrF")
     for name, search in searches.items():
-        translator = Translator(search, corpus.vocabulary, config.max_length, tokens_per_batch)
+        translator = Translator(search, vocabulary, max_length, tokens_per_batch)
         texts = [each.text for each in translator.translate(sources, lambda batches, name=name: track(batches, name))]
-        replace_file(config.run_dir / f"test.{name}.txt", "".join(f"{text}\n" for text in texts).encode())
+        replace_file(run_dir / f"test.{name}.txt", "".join(f"{text}\n" for text in texts).encode())
         figures[name] = quality(texts, references)
         table.add_row(name, f"{figures[name]['bleu']:.2f}", f"{figures[name]['chrf']:.2f}")
-    replace_file(config.run_dir / "metrics.json", (json.dumps(figures, indent=2) + "\n").encode())
+    replace_file(run_dir / "metrics.json", (json.dumps(figures, indent=2) + "\n").encode())
     Console().print(table)
-    print(f"{figures[name]['bleu_signature']}; model, translations and metrics.json: {config.run_dir}")
+    print(f"{figures[name]['bleu_signature']}; model, translations and metrics.json: {run_dir}")
     return figures
