@@ -37,6 +37,7 @@ from vq_keras.translation_signatures import searches
 from vq_keras.translator import Translator
 
 WEIGHTS = ("float32", "int8")
+LENGTH_PENALTY = 0.6
 
 
 @dataclasses.dataclass
@@ -61,6 +62,8 @@ class Config:
     """Timed rounds; the tables have medians."""
     runs: tuple[str, ...] = ("multi30k-en-de-latent", "multi30k-en-de-teacher")
     """Trained models: folders of runs, or presets."""
+    beams: tuple[int, ...] = (1,)
+    """Searches of those that are autoregressive: 1 is greedy."""
     source: pathlib.Path | None = None
     """Test set of the trained ones, a sentence a line, plain or gzip."""
     reference: pathlib.Path | None = None
@@ -92,10 +95,12 @@ class Served:
 
 
 class Engine:
-    """A trained `Transformer` in CTranslate2, by greedy search."""
+    """A trained `Transformer` in CTranslate2."""
 
-    def __init__(self, folder, vocabulary, weights, threads):
+    def __init__(self, folder, vocabulary, weights, beams, threads):
         import ctranslate2
+
+        self._beams = beams
 
         self._translator = ctranslate2.Translator(str(folder), intra_threads=threads, compute_type=weights)
         self._pieces = vocabulary.pieces
@@ -104,7 +109,10 @@ class Engine:
     def predict_on_batch(self, source):
         rows = [[self._pieces[number] for number in row if number > EOS] for row in source]
         limits = {"max_batch_size": 0, "max_decoding_length": source.shape[1] + MORE_TOKENS}
-        found = self._translator.translate_batch(rows, beam_size=1, return_scores=True, **limits)
+        # Over the length to the power of the penalty, where ours has (5 + length) / 6.
+        found = self._translator.translate_batch(
+            rows, beam_size=self._beams, length_penalty=LENGTH_PENALTY, return_scores=True, **limits
+        )
         tokens = np.zeros((len(rows), source.shape[1] + MORE_TOKENS), "int32")
         for row, each in zip(tokens, found, strict=True):
             row[: len(each.hypotheses[0])] = [self._ids[piece] for piece in each.hypotheses[0]]
@@ -150,30 +158,33 @@ def both_engines(name, model, function, config, folder):
 
 
 def trained(config: Config, folder) -> list[dict]:
-    """A row for each system, with BLEU and the number of translations that are not those of the SavedModel.
-
-    What is autoregressive is searched greedily.
-    """
+    """A row for each system, with BLEU and the number of translations that are not those of the SavedModel."""
     pairs = parallel_text.read(config.source, config.reference)
     translators, autoregressive = {}, []
-    for name in config.runs:
-        model, vocabulary, settings = runs.load_translator(name)
+    for run in config.runs:
+        model, vocabulary, settings = runs.load_translator(run)
         rest = (vocabulary, settings["max_length"])
-        stem = pathlib.Path(name).name  # A run is a path.
-        served = Served(graph_function(searches(model)["translate"]), (None, None), folder / stem)
-        translators[name, "SavedModel", "float32"] = Translator(served, *rest)
-        for weights in WEIGHTS:
-            path = folder / f"{stem}-{weights}.tflite"
-            litert_model.write(path, litert_model.search_of(model), *rest, quantize=weights == "int8")
-            translators[name, "LiteRT", weights] = litert_model.load(path, config.threads)
-        if not isinstance(model, Transformer):
-            continue
-        autoregressive.append(name)
-        if find_spec("ctranslate2"):
-            ctranslate2_model.write(folder / f"{stem}-engine", model, vocabulary)
+        is_autoregressive = isinstance(model, Transformer)
+        engine = folder / f"{pathlib.Path(run).name}-engine"  # A run is a path.
+        if is_autoregressive and find_spec("ctranslate2"):
+            ctranslate2_model.write(engine, model, vocabulary)
+        for beams in config.beams if is_autoregressive else (1,):
+            name = f"{run}, {beams} beams" if beams > 1 else str(run)
+            stem = f"{engine.name}-{beams}"
+            more = {"beams": beams} if beams > 1 else {}
+            search = list(searches(model, **more).values())[beams > 1]
+            served = Served(graph_function(search), (None, None), folder / stem)
+            translators[name, "SavedModel", "float32"] = Translator(served, *rest)
             for weights in WEIGHTS:
-                engine = Engine(folder / f"{stem}-engine", vocabulary, weights, config.threads)
-                translators[name, "CTranslate2", weights] = Translator(engine, *rest)
+                path = folder / f"{stem}-{weights}.tflite"
+                litert_model.write(path, litert_model.search_of(model, **more), *rest, quantize=weights == "int8")
+                translators[name, "LiteRT", weights] = litert_model.load(path, config.threads)
+            if is_autoregressive:
+                autoregressive.append(name)
+            if engine.exists():
+                for weights in WEIGHTS:
+                    system = Engine(engine, vocabulary, weights, beams, config.threads)
+                    translators[name, "CTranslate2", weights] = Translator(system, *rest)
     some = [[sentence] for sentence in pairs.sources[: config.timed]]
     rows = timed({key: each.translate for key, each in translators.items()}, some, autoregressive)
     texts = {key: [each.text for each in translators[key].translate(pairs.sources)] for key in translators}

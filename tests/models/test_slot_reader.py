@@ -73,6 +73,17 @@ def test_a_model_translates_with_them_and_is_saved_with_them(tmp_path, make):
     assert make().ngrams is None and make(fitted()).ngrams.order == 3
 
 
+def test_another_weight_counts_without_compiling_again():
+    model = parallel(fitted())
+    table = np.random.default_rng(0).normal(size=model.embedding.table.shape).astype("float32")
+    model.embedding.table.assign(table)
+    search, source, found = ParallelSearch(model), sentences(9, 9, 3), []
+    for bonus in (-9.0, 9.0):
+        model.ngrams.bonus.assign(bonus)
+        found.append(np.count_nonzero(search.predict_on_batch(source)["tokens"]))
+    assert found[0] < found[1] - 5
+
+
 def test_only_slots_are_read_with_them():
     with pytest.raises(InputError, match="a bidirectional decoder has no slots to read with them"):
         latent(fitted(), "bidirectional")

@@ -8,7 +8,7 @@ from vq_keras.generation.best_path import without_blanks
 from vq_keras.generation.logits import NEVER, largest, log_normalizer
 
 # Open sequences of a sentence, and labels of a slot that are tried. The slots of a trained model leave little open:
-# on captions 64 and 10 found nothing better.
+# on captions 64 and 11 brought 0.2 BLEU at most.
 BEAMS, LABELS = 4, 4
 
 
@@ -37,8 +37,8 @@ def path_search(
         present: bool (batch, slots), false at the slots that a sequence does not have, all behind those it has.
         end: the id that ends a sequence before that.
         language_model: function (states (batch, beams, m) int32, labels (batch, beams, k) int32) -> (log p of each
-            label (batch, beams, k), states behind it (batch, beams, k, m)). Equal states have equal futures, and the
-            first number of a state is its last label.
+            label (batch, beams, k), states behind it (batch, beams, k, m)). Equal states have equal futures. Of
+            sequences that are over it is asked about a state of `end` alone; what it says does not count.
         beginning: (m,) int32, the state before the first label.
         weight, bonus: as above.
         blank: the id of no label.

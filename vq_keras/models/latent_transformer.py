@@ -367,7 +367,7 @@ class LatentTransformer(FromPreset, keras.Model):
         Returns:
             {"tokens": (batch, k, m) int32, the most likely token at each place up to EOS, then 0, with m = 2^n latents;
             "log_probs": (batch, k), the sum of their log probabilities given the codes, and given the draft if any}.
-            A decoder with "ctc" has 2 m slots, and both are of the best path through them.
+            A decoder with "ctc" has 2 m slots, and both are of the best path through them, as its `ngrams` see it.
 
         Raises:
             InputError: the model has not learned to refine.

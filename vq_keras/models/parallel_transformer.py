@@ -176,7 +176,8 @@ class ParallelTransformer(FromPreset, keras.Model):
 
         Returns:
             {"tokens": (batch, k, m) int32, the most likely token at each place up to EOS, without repeats and blanks
-            for "ctc", then 0; "log_probs": (batch, k), the sum of their log probabilities given the copies}.
+            for "ctc" (see `read_slots`), then 0; "log_probs": (batch, k), the sum of their log probabilities given the
+            copies}.
         """
         number, size = ops.shape(copies)[1:]
         copies = ops.reshape(copies, (-1, size))
