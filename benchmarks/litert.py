@@ -170,7 +170,7 @@ def trained(config: Config, folder) -> list[dict]:
             ctranslate2_model.write(engine, model, vocabulary)
         for beams in config.beams if is_autoregressive else (1,):
             name = f"{run}, {beams} beams" if beams > 1 else str(run)
-            stem = f"{engine.name}-{beams}"
+            stem = f"{pathlib.Path(run).name}-{beams}"
             more = {"beams": beams} if beams > 1 else {}
             search = list(searches(model, **more).values())[beams > 1]
             served = Served(graph_function(search), (None, None), folder / stem)

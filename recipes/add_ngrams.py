@@ -63,17 +63,22 @@ def add(config):
         raise InputError(
             f"{config.run_dir} has no use for n-grams: they are for connectionist temporal classification."
         )
-    add_ngrams(model, make_search, vocabulary, text, validation, config.order, run["max_length"])
-    config.out_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=config.out_dir.parent) as temporary:
-        aside = Path(temporary) / config.out_dir.name
+    try:
+        config.out_dir.parent.mkdir(parents=True, exist_ok=True)
+        temporary = tempfile.TemporaryDirectory(dir=config.out_dir.parent)
+    except OSError as error:
+        raise InputError(f"{config.out_dir} cannot be written ({error.strerror}); give another folder.") from error
+    with temporary:
+        aside = Path(temporary.name) / config.out_dir.name
         aside.mkdir()
         for name in (runs.CONFIG, FILE):
             shutil.copy(runs.find(config.run_dir) / name, aside)
+        add_ngrams(model, make_search, vocabulary, text, validation, config.order, run["max_length"])
         runs.save_model(model, aside)
+        if test is not None:
+            searches = {"greedy": make_search(model)}
+            translation.report(aside, vocabulary, test, searches, run["max_length"], called=config.out_dir)
         os.rename(aside, config.out_dir)
-    if test is not None:
-        translation.report(config.out_dir, vocabulary, test, {"greedy": make_search(model)}, run["max_length"])
 
 
 def main(argv=None):

@@ -12,6 +12,7 @@ from vq_keras.bottlenecks import VectorQuantizer
 from vq_keras.data.translation_data import Pairs
 from vq_keras.data.vocabulary import EOS, Vocabulary
 from vq_keras.errors import InputError
+from vq_keras.layers import NGrams
 from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.parallel_transformer import ParallelTransformer
 from vq_keras.models.transformer import Transformer
@@ -32,7 +33,7 @@ SIZES = {"num_decoder_layers": 1, "num_encoder_layers": 1, "hidden_dim": 32, "nu
 MAX_LENGTH = 4  # Which makes graphs for 2, 3 and 4 ids.
 SENTENCES = ["two books", "", "the old house of the two old books", "zwei", "Haus", "old"]
 # "long" has targets of twice the source's length, as long as they may be: no room for them in most graphs.
-KINDS = ("greedy", "beams", "bidirectional", "ctc", "long", "candidates", "classifier", "fertility")
+KINDS = ("greedy", "beams", "bidirectional", "ctc", "ngrams", "long", "candidates", "classifier", "fertility")
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +50,7 @@ def made(kind, size):
     elif kind in ("classifier", "fertility"):
         model = ParallelTransformer(size, lengths=kind, **SIZES)
     else:
-        decoder = {"candidates": "causal_shifted", "long": "ctc"}.get(kind, kind)
+        decoder = {"candidates": "causal_shifted", "long": "ctc", "ngrams": "ctc"}.get(kind, kind)
         bottleneck = VectorQuantizer(5, initializer="normal", seed=0)
         model = LatentTransformer(size, bottleneck, 2, num_predictor_layers=1, decoder=decoder, **SIZES)
     rng = np.random.default_rng(0)
@@ -66,6 +67,9 @@ def made(kind, size):
     table = rng.normal(0.0, 0.5, model.embedding.table.shape)
     table[EOS] *= 1.25  # Ends sometimes.
     model.embedding.table.assign(table)
+    if kind == "ngrams":
+        text = [[*rng.integers(3, size, rng.integers(1, 8)).tolist(), EOS] for _ in range(300)]
+        model.ngrams = NGrams.fit(text, size, 3)
     return model, options
 
 

@@ -4,6 +4,8 @@ import numpy as np
 
 # Of a place at which there is no node.
 EMPTY = -1
+# In place of the parent of the root's children.
+ROOT = -2
 # Places at which a node's children are tried at once.
 _WINDOW = 256
 
@@ -21,9 +23,9 @@ def pack(levels: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.nd
             letter.
 
     Returns:
-        parent int32 (size,), the place of the parent of the node there, the place itself for a child of the root, and
-        `EMPTY` where there is none; base int32 (size,); and the place of each node, by levels. Children of the root
-        stand at their letters, and base + letter is within the arrays for all nodes and letters.
+        parent int32 (size,), the place of the parent of the node there, `ROOT` for a child of the root, and `EMPTY`
+        where there is none; base int32 (size,); and the place of each node, by levels. Children of the root stand at
+        their letters, and base + letter is within the arrays for all nodes and letters.
 
     Example:
         >>> letters = np.arange(3)
@@ -34,7 +36,7 @@ def pack(levels: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.nd
     letters = len(levels[0][1])
     room = sum(len(letter) for _, letter in levels) + letters
     parent, base, free = np.full(room, EMPTY), np.zeros(room, "int64"), np.ones(room, "bool")
-    parent[:letters] = np.arange(letters)
+    parent[:letters] = ROOT
     free[:letters] = False
     places, lowest, end = [np.arange(letters)], letters, letters
     for prefix, letter in levels[1:]:

@@ -36,10 +36,12 @@ def describe(run_dir, model) -> dict:
     """
     run_dir = runs.find(run_dir)
     config = runs.load_config(run_dir)
+    ngrams = getattr(model, "ngrams", None)
     readme = run_dir / "README.md"
     return {
         "model": type(model).__name__,
-        "parameters": model.count_params(),
+        # Tables of n-grams are none.
+        "parameters": model.count_params() - (ngrams.count_params() if ngrams else 0),
         "run": run_dir.resolve().name,
         "vq_keras": vq_keras.__version__,
         "commit": _commit(),

@@ -24,7 +24,8 @@ _SHORTEST_BUCKET = 8
 WORDS = {
     "source_ids": "ids of the vocabulary, a sentence a row that ends in EOS (1) and is padded with 0",
     "target_ids": "ids of the vocabulary, a translation a row, padded with 0, at times without an EOS (1) before",
-    "score": "log probability of the translation in nats, as far as the model tells it; of beams, over a penalty",
+    "score": "log probability of the translation in nats, as far as the model tells it; of beams, over a penalty; "
+    "n-grams choose tokens, but do not count in it",
     "log_prob": "log probability of the output beside it, or of the target, in nats",
     "truncated": "whether the source was too long, and was translated as far as it was read",
     "memory": "what the encoder says of each source id",

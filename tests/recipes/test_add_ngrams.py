@@ -53,17 +53,22 @@ def options(tmp_path, pairs):
 @pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="minutes of compilation")
 def test_a_run_is_written_anew_with_ngrams(tmp_path, make, options, monkeypatch, capsys):
-    monkeypatch.setattr("vq_keras.training.ngrams.RATIOS", (5.0,))
+    def bleu(search, *rest):
+        ngrams = search.model.ngrams
+        return 0.0 if ngrams is None else 30.0 - abs(float(ngrams.weight) - 1.5) - abs(float(ngrams.bonus) - 9.0)
+
+    monkeypatch.setattr("vq_keras.training.ngrams._bleu", bleu)
     run, out = make("ctc"), tmp_path / "out" / "with"
     assert add_ngrams.main([str(run), str(out), *options]) == 0
-    assert "3-grams" in capsys.readouterr().out
+    assert "3-grams: 30.00 BLEU on the validation set, weight 1.5, 9.0 for a word." in capsys.readouterr().out
     assert {path.name for path in out.iterdir()} == {
         "config.json", "metrics.json", "model.keras", "test.greedy.txt", FILE
     }  # fmt: skip
     assert 0 <= json.loads((out / "metrics.json").read_text())["greedy"]["bleu"] <= 100
     (before, *_), (after, vocabulary, config) = (runs.load_translator(each) for each in (run, out))
     assert config == runs.load_config(run)
-    assert after.ngrams is None or (after.ngrams.order == 3 and vocabulary.size < after.ngrams.num_places)
+    assert after.ngrams.order == 3 and vocabulary.size < after.ngrams.num_places
+    assert (float(after.ngrams.weight), float(after.ngrams.bonus)) == (1.5, 9.0)
     for one, other in zip(before.weights, after.weights, strict=False):
         np.testing.assert_array_equal(one, other)
     assert add_ngrams.main([str(run), str(out), *options]) != 0

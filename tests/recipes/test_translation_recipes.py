@@ -13,7 +13,7 @@ import pytest
 
 from recipes import ablate_translation, distill, evaluate_translation, train_teacher, train_translation
 from vq_keras.data import parallel_text
-from vq_keras.training import runs
+from vq_keras.training import ngrams, runs, translation
 
 tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="half a minute of compilation")
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
@@ -36,7 +36,7 @@ def files(tmp_path_factory):
 
 @pytest.mark.slow
 @tensorflow_only
-def test_teacher_distillation_latent_transformer_and_evaluation(tmp_path, files, capsys):
+def test_teacher_distillation_latent_transformer_and_evaluation(tmp_path, files, capsys, monkeypatch):
     teacher, distilled, latent = tmp_path / "teacher", tmp_path / "distilled", tmp_path / "latent"
     # In so many steps it learns to write words at all.
     options = ["--steps", "80", "--warmup-steps", "30", "--interval", "40", "--run-dir", str(teacher)]
@@ -55,7 +55,17 @@ def test_teacher_distillation_latent_transformer_and_evaluation(tmp_path, files,
 
     options = ["--distilled", str(distilled), "--teacher", str(teacher), "--num-codes", "8", "--steps", "3"]
     options += ["--decoder", "ctc"]
+    added = {}
+
+    def spy(model, make_search, vocabulary, text, validation, order, max_length):
+        added.update(text=text, order=order, there=(latent / "model.keras").exists())
+        ngrams.add_ngrams(model, make_search, vocabulary, text, validation, order, max_length)
+
+    monkeypatch.setattr(translation, "add_ngrams", spy)
     assert train_translation.main([*files, *FAST, *options, "--run-dir", str(latent)]) == 0
+    # People's words, not the teacher's, and the trained model is safe before.
+    targets = files[files.index("--train") + 2]
+    assert added == {"text": parallel_text.read_side(targets), "order": 4, "there": True}
     rows = {"greedy", "greedy-double-length", "10-candidates", "10-candidates-judged"}
     assert {path.name for path in latent.iterdir()} == written | {f"test.{name}.txt" for name in rows}
     assert runs.load_config(latent)["vocabulary"] == runs.load_config(teacher)["vocabulary"]

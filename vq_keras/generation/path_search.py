@@ -71,7 +71,7 @@ def path_search(
     over = ops.where(is_blank, 0.0, NEVER)
     sentences = ops.arange(batch, dtype="int32")[:, None]
     places = ops.arange(slots, dtype="int32")
-    last = ops.max(ops.sum(ops.cast(present, "int32"), axis=1))
+    last = ops.max(ops.sum(ops.cast(present, "int32"), axis=1), initial=0)
 
     def more(t, *rest):
         return t < last

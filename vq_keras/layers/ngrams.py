@@ -26,8 +26,8 @@ class NGrams(keras.layers.Layer):
 
     Attributes:
         weight: a variable, how much a search makes of log p(word | words before).
-        bonus: a variable, what a search adds for each word, in nats, lest it prefer short sentences. Both begin with
-            what suited captions.
+        bonus: a variable, what a search adds for each word, in nats, lest it prefer short sentences. They begin with 1
+            and 5; `vq_keras.training.ngrams.add_ngrams` finds better ones.
 
     Shapes:
         input: nodes int32 (..., n), words int32 (..., k). Output: log p (..., k) in nats, and the nodes int32
@@ -56,7 +56,9 @@ class NGrams(keras.layers.Layer):
         self._gain = table("gain", "float32")
         self._log_backoff = table("log_backoff", "float32")
         self.weight, self.bonus = (
-            self.add_weight(shape=(), name=name, initializer=keras.initializers.Constant(value), trainable=False)
+            self.add_weight(
+                shape=(), name=name, initializer=keras.initializers.Constant(value), trainable=False, autocast=False
+            )
             for name, value in (("weight", 1.0), ("bonus", 5.0))
         )
         self.built = True
@@ -82,8 +84,10 @@ class NGrams(keras.layers.Layer):
             gain[place] = each.gain
             log_backoff[place] = each.log_backoff
         layer = cls(order, size, end, name="ngrams")
-        for variable, values in zip(layer.weights, (parent, base, gain, log_backoff), strict=False):
-            variable.assign(values)
+        layer._parent.assign(parent)
+        layer._base.assign(base)
+        layer._gain.assign(gain)
+        layer._log_backoff.assign(log_backoff)
         return layer
 
     def beginning(self):
@@ -100,10 +104,6 @@ class NGrams(keras.layers.Layer):
         behind = ops.where(seen, children, self.num_places - 1)[..., :-1]
         root = ops.full_like(behind[..., :1], self.num_places - 2)
         return log_prob, ops.concatenate([root, behind], axis=-1)
-
-    def compute_output_spec(self, nodes, words):
-        shape = (*words.shape, self.order)
-        return keras.KerasTensor(words.shape, dtype="float32"), keras.KerasTensor(shape, dtype="int32")
 
     def get_config(self):
         return {"name": self.name, "order": self.order, "num_places": self.num_places, "end": self.end}

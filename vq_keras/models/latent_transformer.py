@@ -77,7 +77,8 @@ class LatentTransformer(FromPreset, keras.Model):
     right, or a word longer. A decoder of one token a place can only hedge against that, and says things twice. With
     connectionist temporal classification it writes two slots a place, whose blanks and repeats are dropped, and its
     loss sums over all ways to write the target there, so that it can learn what to make of predicted codes. Trained so
-    far, it gains by bigrams in the loss (`AlignedCrossEntropy`).
+    far, it gains by bigrams in the loss (`AlignedCrossEntropy`), and by n-grams that choose among what its slots say
+    (`read_slots`), a short loop after the one pass.
 
     A functional model. Its input is `{"source", "target"}`, int32 (batch, n) and (batch, m), each sentence ending in
     EOS (1) and padded with 0; m is a multiple of 2^n. Its outputs are what `TokenCrossEntropy` says of each target

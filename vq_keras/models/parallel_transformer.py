@@ -35,7 +35,8 @@ class ParallelTransformer(FromPreset, keras.Model):
     - "ctc", that of Libovický and Helcl 2018: nothing is predicted, the source is stretched to more places than a
       translation has tokens, and the loss sums over all ways to write the target there, with blanks between
       (`vq_keras.layers.ctc`). A token may then stand wherever the others leave it room. Trained so far, it gains by
-      bigrams in the loss (`AlignedCrossEntropy`; Shao and Feng 2022).
+      bigrams in the loss (`AlignedCrossEntropy`; Shao and Feng 2022), and by n-grams that choose among what its places
+      say, one after the other (`read_slots`).
 
     The loss of a step, in nats: mean over tokens -log p(token) + mean -log p of each length or fertility, if any. It
     departs from Gu et al. in what the later code departs in, too: no positional attention, no mask that hides a

@@ -5,7 +5,7 @@ from vq_keras.data.vocabulary import EOS, PAD
 
 
 def read_slots(logits, present, ngrams=None):
-    """The tokens of slots: of the likeliest path, or with a language model of the one that it likes best, too.
+    """The tokens of slots: of the likeliest path, or, with n-grams, of the path with the best score (`path_search`).
 
     Args:
         logits: (batch, slots, vocabulary).

@@ -11,7 +11,7 @@ from vq_keras.layers import NGrams
 from vq_keras.translation_quality import quality
 from vq_keras.translator import Translator
 
-# How much the language model counts, and what a word is given for each nat of that, the first pair that is tried first.
+# Weights of the language model, and the bonus of a word for a weight of 1; the first of each is tried first.
 WEIGHTS, RATIOS = (1.0, 0.5, 1.5, 2.0), (5.0, 4.0, 6.0)
 # Sentences to choose them by, at most.
 MOST = 1000
@@ -28,8 +28,8 @@ def add_ngrams(
 ) -> float:
     """Gives a model the n-grams of a text in its target language, with the weights that translate best.
 
-    They are those, of a few, with which the model's translations of the validation set have the highest BLEU. Where
-    it has a higher one without n-grams, it gets none.
+    Weight and bonus are those, of a few, with which the model's translations of the validation set have the highest
+    BLEU. Where it has a higher one without n-grams, it gets none.
 
     Args:
         model: a trained `LatentTransformer` or `ParallelTransformer` with "ctc"; its `ngrams` are set.
@@ -45,7 +45,7 @@ def add_ngrams(
 
     Example:
         >>> add_ngrams(model, LatentSearch, vocabulary, data.train.targets, data.validation, order=4, max_length=100)
-        36.95
+        36.85
     """
     pairs = Pairs(*(side[:MOST] for side in validation))
     model.ngrams = None

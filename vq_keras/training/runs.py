@@ -16,7 +16,8 @@ from vq_keras.training.files import replace_file
 
 CONFIG, HISTORY, METRICS, MODEL = "config.json", "history.csv", "metrics.json", "model.keras"
 # Of a run's folder, in its configuration; one more whenever what is written now would be misread by what reads today:
-# Keras passes over arguments of a model that it does not know.
+# Keras passes over arguments of a model that it does not know. (N-grams, which an older version would pass over, only
+# choose among what a model writes.)
 FORMAT = 1
 
 

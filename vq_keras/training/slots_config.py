@@ -17,8 +17,13 @@ class SlotsConfig(TranslationConfig):
     """Share in the tokens' loss of the bigrams that are not as in the target (ctc alone): 1 to train a --start whose
     translations shall be better still."""
     ngrams: int | None = None
-    """Length of the n-grams of the data's own targets, distilled or not, that the trained model translates with if the
-    validation set gains by them (ctc alone); 4 for ctc where not given, 0 for none."""
+    """Length of the n-grams of the data's own targets, also where it is trained on others (--distilled), that the
+    trained model translates with if the validation set gains by them (ctc alone); 4 for ctc where not given, 0 for
+    none. To count them takes some 100 bytes for each subword of the text."""
+
+    def decisive(self) -> dict:
+        """As of every recipe, without the n-grams: they are counted when the training has ended, each time anew."""
+        return {name: value for name, value in super().decisive().items() if name != "ngrams"}
 
     def with_slots(self, decoder: str, reason: str):
         """The configuration with the order of its n-grams, checked.
@@ -26,6 +31,12 @@ class SlotsConfig(TranslationConfig):
         Args:
             decoder: "ctc" or another.
             reason: why another has no use for these options, beginning with how "ctc" is asked for.
+
+        Returns:
+            the configuration; its `ngrams` is a number.
+
+        Raises:
+            InputError: an option is out of range, or not for this decoder.
         """
         if not 0 <= self.bigrams <= 1:
             raise InputError(f"--bigrams is {self.bigrams}; give a share of the loss, from 0 to 1.")

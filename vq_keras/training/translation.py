@@ -35,12 +35,12 @@ class Corpus:
 
     Attributes:
         data: the pairs to train on, distilled ones if there are any, and those to watch and to test by.
-        text: the targets that the data have themselves.
+        own_targets: those that the data have themselves.
         vocabulary, train, validation: as their names say.
     """
 
     data: TranslationData
-    text: list[str]
+    own_targets: list[str]
     vocabulary: Vocabulary
     train: EncodedPairs
     validation: EncodedPairs
@@ -55,7 +55,7 @@ def load(config: TranslationConfig, distilled: Path | None = None) -> Corpus:
     """
     files = {name: getattr(config, name) for name in ("train", "validation", "test")}
     data = translation.load(config.dataset, data_dir=config.data_dir, languages=config.languages, **files)
-    text = data.train.targets
+    own_targets = data.train.targets
     if distilled is not None:
         pairs = parallel_text.read(distilled / distillation.SOURCE, distilled / distillation.TARGET)
         data = dataclasses.replace(data, train=pairs)
@@ -71,7 +71,7 @@ def load(config: TranslationConfig, distilled: Path | None = None) -> Corpus:
             f"{train.num_dropped:,} of {len(data.train.sources):,} training pairs have more than {config.max_length} "
             "subwords on a side and are left out."
         )
-    return Corpus(data, text, vocabulary, train, encode_pairs(vocabulary, data.validation, config.max_length))
+    return Corpus(data, own_targets, vocabulary, train, encode_pairs(vocabulary, data.validation, config.max_length))
 
 
 def train(
@@ -97,7 +97,8 @@ def train(
         order: of the n-grams that the trained model gets; 0 for none.
 
     Returns:
-        The model, with the mean of the weights of its last checkpoints, and saved in the run's folder.
+        The model, with the mean of the weights of its last checkpoints and with n-grams where it gains by them, and
+        saved in the run's folder.
     """
     keras.config.set_dtype_policy(config.precision)
     make_deterministic(config.seed)
@@ -142,9 +143,12 @@ def train(
     )
     plots.learning_curves(config.run_dir / "curves.png", {config.run_dir.name: history})
     Checkpoints(config.run_dir / "checkpoints").restore_mean(model, config.average)
-    if order:
-        add_ngrams(model, make_search, corpus.vocabulary, corpus.text, corpus.data.validation, order, config.max_length)
     runs.save_model(model, config.run_dir)
+    if order:
+        # What took hours is safe whatever comes of them.
+        text, validation = corpus.own_targets, corpus.data.validation
+        add_ngrams(model, make_search, corpus.vocabulary, text, validation, order, config.max_length)
+        runs.save_model(model, config.run_dir)
     return model
 
 
@@ -155,6 +159,7 @@ def report(
     searches: dict[str, keras.Model],
     max_length: int,
     tokens_per_batch: int = 1024,
+    called: Path | None = None,
 ) -> dict[str, dict]:
     """Translates the test set with each search: prints the figures, and writes them and the translations.
 
@@ -164,6 +169,7 @@ def report(
         test: the test set.
         searches: by names for files and figures.
         max_length, tokens_per_batch: as for `Translator`.
+        called: what the folder will be called, if it is renamed then.
 
     Returns:
         What `translation_quality.quality` says of each.
@@ -179,5 +185,5 @@ def report(
         table.add_row(name, f"{figures[name]['bleu']:.2f}", f"{figures[name]['chrf']:.2f}")
     replace_file(run_dir / "metrics.json", (json.dumps(figures, indent=2) + "\n").encode())
     Console().print(table)
-    print(f"{figures[name]['bleu_signature']}; model, translations and metrics.json: {run_dir}")
+    print(f"{figures[name]['bleu_signature']}; model, translations and metrics.json: {called or run_dir}")
     return figures

@@ -43,7 +43,8 @@ def continue_from(model, trained) -> None:
 
     Args:
         model: the new one; changed in place.
-        trained: the other. What it has not, such as the slots of "ctc", stays as it is.
+        trained: the other. What it has not, such as the slots of "ctc", stays as it is. Its n-grams belong to a text,
+            and stay behind.
 
     Raises:
         InputError: a part has other sizes.
