@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from finished_run import TINY, finished_run
 
 from recipes import add_ngrams
 from vq_keras.data import number_sentences
@@ -12,8 +13,6 @@ from vq_keras.data.translation_data import Pairs
 from vq_keras.data.vocabulary import FILE, Vocabulary
 from vq_keras.models.parallel_transformer import ParallelTransformer
 from vq_keras.training import runs
-
-TINY = {"num_encoder_layers": 1, "num_decoder_layers": 1, "hidden_dim": 16, "num_heads": 2, "feed_forward_dim": 16}
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +27,7 @@ def make(tmp_path, pairs):
 
     def make(lengths):
         vocabulary = Vocabulary.train(pairs, 400)
-        run_dir = tmp_path / lengths
-        runs.claim(run_dir, {"vocabulary": vocabulary.fingerprint, "max_length": 64})
-        vocabulary.save(run_dir / FILE)
-        runs.save_model(ParallelTransformer(vocabulary.size, lengths, **TINY), run_dir)
-        return run_dir
+        return finished_run(tmp_path / lengths, ParallelTransformer(vocabulary.size, lengths, **TINY), vocabulary)
 
     return make
 

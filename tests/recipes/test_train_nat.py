@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from finished_run import TINY, finished_run
 
 from recipes import evaluate_translation, train_nat
 from vq_keras.data import number_sentences
@@ -14,8 +15,6 @@ from vq_keras.errors import InputError
 from vq_keras.models import sizes, transformer
 from vq_keras.models.parallel_transformer import LENGTHS, ParallelTransformer
 from vq_keras.training import runs
-
-TINY = {"num_encoder_layers": 1, "num_decoder_layers": 1, "hidden_dim": 16, "num_heads": 2, "feed_forward_dim": 16}
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +26,6 @@ def pairs():
 @pytest.fixture(scope="module")
 def vocabulary(pairs):
     return Vocabulary.train(pairs, 400)
-
-
-def finished_run(run_dir, model, vocabulary):
-    runs.claim(run_dir, {"vocabulary": vocabulary.fingerprint, "max_length": 64})
-    vocabulary.save(run_dir / FILE)
-    runs.save_model(model, run_dir)
-    return run_dir
 
 
 @pytest.fixture
