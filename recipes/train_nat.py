@@ -38,8 +38,8 @@ class Config(SlotsConfig):
     """A run whose model this one starts from; it needs the same options and vocabulary (--vocabulary
     RUN/vocabulary.model, or --distilled by the same teacher)."""
     teacher: Path | None = None
-    """The run of a teacher of the same architecture and vocabulary: the model starts from its embedding, encoder and
-    decoder, and it chooses among the candidates of the report. Else they start at random, and the model chooses."""
+    """The run of a teacher of the same width and vocabulary: the model starts from its embedding, encoder and decoder,
+    and it chooses among the candidates of the report. Else they start at random, and the model chooses."""
 
 
 def resolve(config):

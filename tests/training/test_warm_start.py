@@ -15,9 +15,10 @@ from vq_keras.training.warm_start import continue_from, freeze_codes, start_from
 SIZES = {"hidden_dim": 16, "num_heads": 2, "feed_forward_dim": 24}
 
 
-def latent(num_decoder_layers=2, decoder="causal_shifted"):
+def latent(num_decoder_layers=2, decoder="causal_shifted", **sizes):
     bottleneck = bottlenecks.VectorQuantizer(num_codes=8, initializer="normal")
-    return LatentTransformer(id_rows.VOCABULARY, bottleneck, 2, 1, 1, num_decoder_layers, decoder=decoder, **SIZES)
+    sizes = SIZES | sizes
+    return LatentTransformer(id_rows.VOCABULARY, bottleneck, 2, 1, 1, num_decoder_layers, decoder=decoder, **sizes)
 
 
 @pytest.mark.parametrize("decoder", ["causal_shifted", "bidirectional"])
@@ -37,10 +38,32 @@ def test_it_reads_the_source_and_writes_as_its_teacher(decoder):
         np.testing.assert_array_equal(before, numpy(after))
 
 
+@pytest.mark.parametrize(("layers", "taken"), [(1, [0]), (2, [0, 1]), (3, [0, 0, 1]), (4, [0, 0, 1, 1])])
+def test_layers_are_left_out_or_taken_twice(layers, taken):
+    keras.utils.set_random_seed(0)
+    trained, model = latent(2), latent(layers)
+    continue_from(model, trained)
+    for own, its in zip(model.token_decoder.blocks, taken, strict=True):
+        for weight, wanted in zip(own.weights, trained.token_decoder.blocks[its].weights, strict=True):
+            np.testing.assert_array_equal(numpy(weight), numpy(wanted))
+    for weight, wanted in zip(model.token_decoder.norm.weights, trained.token_decoder.norm.weights, strict=True):
+        np.testing.assert_array_equal(numpy(weight), numpy(wanted))
+
+
+def test_of_four_layers_two_keep_the_first_and_the_third():
+    keras.utils.set_random_seed(0)
+    teacher, model = Transformer(id_rows.VOCABULARY, 4, 4, **SIZES), latent(2)
+    start_from(model, teacher)
+    for own, its in ((model.encoder, teacher.encoder), (model.token_decoder, teacher.decoder)):
+        step = len(its.blocks) // len(own.blocks)
+        for weight, wanted in zip(own.blocks[-1].weights, its.blocks[-step].weights, strict=True):
+            np.testing.assert_array_equal(numpy(weight), numpy(wanted))
+
+
 def test_a_teacher_of_other_sizes_is_refused_and_nothing_changed():
-    teacher, model = Transformer(id_rows.VOCABULARY, 1, 1, **SIZES), latent()
+    teacher, model = Transformer(id_rows.VOCABULARY, 1, 2, **SIZES | {"feed_forward_dim": 32}), latent()
     before = [numpy(weight) for weight in model.weights]
-    with pytest.raises(InputError, match="the teacher's decoder has other sizes: train both with one architecture"):
+    with pytest.raises(InputError, match="the teacher's encoder has other sizes: train both with one width"):
         start_from(model, teacher)
     for weight, old in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(numpy(weight), old)
@@ -66,9 +89,9 @@ def test_it_goes_on_from_another_whose_slots_it_has_besides():
 
 
 def test_another_of_other_sizes_is_refused_and_nothing_changed():
-    trained, model = latent(1), latent(2)
+    trained, model = latent(feed_forward_dim=32), latent()
     before = [numpy(weight) for weight in model.weights]
-    with pytest.raises(InputError, match="the decoder to start from has other sizes: train both with the same options"):
+    with pytest.raises(InputError, match="the encoder to start from has other sizes: train both with the same options"):
         continue_from(model, trained)
     for weight, old in zip(model.weights, before, strict=True):
         np.testing.assert_array_equal(numpy(weight), old)

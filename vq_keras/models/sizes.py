@@ -38,7 +38,8 @@ SIZES = {
         },
     },
     # "base" is the model of roy2018 (section 4.1: the layers and the width of the Transformer base, for each of its
-    # three stacks); "small" is for the 29,000 sentences of Multi30k, as above.
+    # three stacks); "small" is for the 29,000 sentences of Multi30k, as above. The "fast" ones have few layers where
+    # they run once for each code, or for all slots, and more where they read the source (RESULTS.md has their times).
     "latent Transformer": {
         "base": {
             "num_encoder_layers": 6,
@@ -48,10 +49,26 @@ SIZES = {
             "num_heads": 8,
             "feed_forward_dim": 2048,
         },
+        "fast": {
+            "num_encoder_layers": 12,
+            "num_predictor_layers": 1,
+            "num_decoder_layers": 2,
+            "hidden_dim": 512,
+            "num_heads": 8,
+            "feed_forward_dim": 2048,
+        },
         "small": {
             "num_encoder_layers": 4,
             "num_predictor_layers": 2,
             "num_decoder_layers": 4,
+            "hidden_dim": 128,
+            "num_heads": 4,
+            "feed_forward_dim": 256,
+        },
+        "small_fast": {
+            "num_encoder_layers": 6,
+            "num_predictor_layers": 1,
+            "num_decoder_layers": 2,
             "hidden_dim": 128,
             "num_heads": 4,
             "feed_forward_dim": 256,
@@ -65,7 +82,8 @@ def sizes_of(model: str, name: str) -> dict:
 
     Args:
         model: "Transformer" (`ParallelTransformer` takes them, too) or "latent Transformer".
-        name: "base" or "small"; of a Transformer also "shallow_decoder" and "small_shallow_decoder".
+        name: "base" or "small"; of a Transformer also "shallow_decoder" and "small_shallow_decoder", of a latent one
+            "fast" and "small_fast".
 
     Raises:
         InputError: for an unknown name; the message lists the known ones.

@@ -21,15 +21,17 @@ class LatentTransformerConfig(SlotsConfig):
     distilled: Path | None = None
     """What recipes/distill.py wrote: pairs to train on in place of the data's own, and the vocabulary."""
     start: Path | None = None
-    """A run, or a preset, whose model this one starts from, as far as it has the same parts; it needs the same
-    vocabulary (--vocabulary RUN/vocabulary.model, or --distilled by the same teacher). Its codes need no --startup."""
+    """A run, or a preset, whose model this one starts from, as far as it has the same parts, also with more layers or
+    fewer; it needs the same vocabulary (--vocabulary RUN/vocabulary.model, or --distilled by the same teacher). Its
+    codes need no --startup."""
     freeze_codes: bool = False
     """Whether the codes stay as they are in --start, so that their predictor learns what does not move."""
     teacher: Path | None = None
-    """The run of a teacher of the same architecture and vocabulary: the model starts from its embedding, encoder and
-    decoder, and it chooses among the candidates of the report. Else they start at random, and the model chooses."""
+    """The run of a teacher of the same width and vocabulary: the model starts from its embedding, encoder and decoder,
+    and it chooses among the candidates of the report. Else they start at random, and the model chooses."""
     architecture: str = "small"
-    """small (4 + 2 + 4 layers of width 128: encoder, latent predictor, decoder), base (6 + 6 + 6 of 512)."""
+    """small (4 + 2 + 4 layers of width 128: encoder, latent predictor, decoder), small_fast (6 + 1 + 2 of 128), base
+    (6 + 6 + 6 of 512), fast (12 + 1 + 2 of 512)."""
     hidden_dim: int | None = None
     """Width; by architecture."""
     num_compress_steps: int = 3

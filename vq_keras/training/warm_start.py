@@ -1,6 +1,7 @@
 """What a translator can take over from its teacher, or from another of its kind."""
 
 from vq_keras.errors import InputError
+from vq_keras.layers.stacks import Stack
 
 
 def start_from(model, teacher) -> None:
@@ -12,7 +13,8 @@ def start_from(model, teacher) -> None:
 
     Args:
         model: changed in place.
-        teacher: a `Transformer` with as many encoder and decoder layers of the same sizes, and the same vocabulary.
+        teacher: a `Transformer` of the same width and heads, and the same vocabulary. Where it has more layers or
+            fewer, layers are left out or taken twice, as in `continue_from`.
 
     Raises:
         InputError: the sizes are others.
@@ -25,11 +27,7 @@ def start_from(model, teacher) -> None:
         "encoder": (model.encoder, teacher.encoder),
         "decoder": (model.token_decoder, teacher.decoder),
     }
-    for name, (own, its) in pairs.items():
-        if [weight.shape for weight in own.weights] != [weight.shape for weight in its.weights]:
-            raise InputError(f"the teacher's {name} has other sizes: train both with one architecture.")
-    for own, its in pairs.values():
-        own.set_weights(its.get_weights())
+    _take_over(pairs, "the teacher's {} has other sizes: train both with one width.")
 
 
 # Not what counts the steps of a run, nor what draws.
@@ -43,8 +41,10 @@ def continue_from(model, trained) -> None:
 
     Args:
         model: the new one; changed in place.
-        trained: the other. What it has not, such as the slots of "ctc", stays as it is. Its n-grams belong to a text,
-            and stay behind.
+        trained: the other. What it has not, such as the slots of "ctc", stays as it is. Of stacks with other numbers
+            of layers, layer i of n is that which stands as far up in `trained`'s m, i m // n: some of them are left out
+            (Sanh et al. 2019, DistilBERT, section 3), or taken twice (Gong et al. 2019, "Efficient Training of BERT by
+            Progressively Stacking", who repeat the whole stack instead). Its n-grams belong to a text, and stay behind.
 
     Raises:
         InputError: a part has other sizes.
@@ -54,11 +54,25 @@ def continue_from(model, trained) -> None:
     """
     own, its = (_parts(each) for each in (model, trained))
     pairs = {name: (layer, its[name]) for name, layer in own.items() if name in its}
-    for name, (layer, other) in pairs.items():
-        if [weight.shape for weight in layer.weights] != [weight.shape for weight in other.weights]:
-            raise InputError(f"the {name} to start from has other sizes: train both with the same options.")
-    for layer, other in pairs.values():
-        layer.set_weights(other.get_weights())
+    _take_over(pairs, "the {} to start from has other sizes: train both with the same options.")
+
+
+def _take_over(pairs, refusal):
+    found = {name: _values(own, its) for name, (own, its) in pairs.items()}
+    for name, (own, _) in pairs.items():
+        if [weight.shape for weight in own.weights] != [value.shape for value in found[name]]:
+            raise InputError(refusal.format(name))
+    for name, (own, _) in pairs.items():
+        own.set_weights(found[name])
+
+
+def _values(own, its) -> list:
+    """Its weights, a stack's with as many blocks as the own one has."""
+    if not isinstance(own, Stack):
+        return its.get_weights()
+    own_count, its_count = len(own.blocks), len(its.blocks)
+    blocks = [its.blocks[i * its_count // own_count] for i in range(own_count)]
+    return [value for layer in (*blocks, its.norm) for value in layer.get_weights()]
 
 
 def _parts(model) -> dict:
