@@ -2,12 +2,10 @@
 
 import keras
 import pytest
-from translators import PAIRS, SIZES, save_run, with_preferences
+from translators import PAIRS, SIZES, make_latent_model, save_run, with_preferences
 
 from export import export_translation
-from vq_keras.bottlenecks import VectorQuantizer
 from vq_keras.data.vocabulary import Vocabulary
-from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.transformer import Transformer
 
 
@@ -24,11 +22,7 @@ def teacher(vocabulary):
 
 @pytest.fixture(scope="session")
 def latent_model(vocabulary):
-    keras.utils.set_random_seed(1)
-    bottleneck = VectorQuantizer(5, initializer="normal", seed=0)
-    layers = {"num_encoder_layers": 1, "num_predictor_layers": 1, "num_decoder_layers": 1}
-    model = LatentTransformer(vocabulary.size, bottleneck, 2, decoder="ctc", **layers, **SIZES)
-    return with_preferences(model)
+    return make_latent_model(vocabulary)
 
 
 @pytest.fixture(scope="session")

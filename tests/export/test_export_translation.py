@@ -9,12 +9,13 @@ import sys
 import keras
 import numpy as np
 import pytest
-from translators import MAX_LENGTH, SIZES, save_run, with_preferences
+from translators import MAX_LENGTH, SIZES, make_latent_model, save_run, with_preferences
 
 from export import export_translation
 from vq_keras import model_card, warm_up
 from vq_keras.data.vocabulary import EOS, FILE
 from vq_keras.errors import InputError
+from vq_keras.layers import NGrams
 from vq_keras.models.parallel_transformer import ParallelTransformer
 from vq_keras.search import AutoregressiveSearch, LatentSearch, ParallelSearch
 from vq_keras.text_signatures import text_signatures
@@ -95,6 +96,35 @@ def test_encoder_predictor_and_decoder_together_translate(exported, vocabulary, 
     translated = signatures["translate"](source_ids=source)
     np.testing.assert_array_equal(decoded["target_ids"], translated["target_ids"])
     np.testing.assert_allclose(predicted["log_prob"] + decoded["log_prob"], translated["score"], rtol=1e-5)
+
+
+def test_ngrams_count_in_signatures_as_in_searches(tmp_path, exported, vocabulary):
+    import tensorflow as tf
+
+    model, rng = make_latent_model(vocabulary), np.random.default_rng(0)
+    text = [[*rng.integers(3, vocabulary.size, rng.integers(1, 8)).tolist(), EOS] for _ in range(300)]
+    model.ngrams = NGrams.fit(text, vocabulary.size, 3)
+    save_run(tmp_path / "run", model, vocabulary)
+    for kind, options in (("ids", []), ("text", ["--text"])):
+        assert export_translation.main([str(tmp_path / "run"), str(tmp_path / kind), *options]) == 0
+    signatures = tf.saved_model.load(str(tmp_path / "ids" / "1")).signatures
+    for lengths in SHAPES:
+        source = sources(vocabulary, *lengths)
+        translated = signatures["translate"](source_ids=source)
+        agree(translated, LatentSearch(model).predict_on_batch(source))
+        agree(signatures["translate_candidates"](source_ids=source), LatentSearch(model, 10).predict_on_batch(source))
+        encoded = signatures["encode"](source_ids=source)
+        encoded.pop("truncated")
+        codes = signatures["predict_latents"](**encoded)["codes"]
+        decoded = signatures["decode"](**encoded, codes=codes)
+        np.testing.assert_array_equal(decoded["target_ids"], translated["target_ids"])
+    # The same weights without n-grams write something else.
+    plain = exported["latent", "ids"]["translate"](source_ids=source)["target_ids"]
+    assert plain.shape != translated["target_ids"].shape or np.any(plain != translated["target_ids"])
+    of_text = tf.saved_model.load(str(tmp_path / "text" / "1")).signatures["translate"]
+    texts = of_text(source=np.array([s.encode() for s in SENTENCES], object))["translation"].numpy()
+    expected = Translator(LatentSearch(model), vocabulary, MAX_LENGTH).translate(SENTENCES)
+    assert [each.decode() for each in texts] == [each.text.lstrip(" ") for each in expected]
 
 
 def test_a_parallel_transformer_translates_ids_as_its_searches_do(tmp_path, vocabulary):

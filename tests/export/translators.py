@@ -1,9 +1,12 @@
 """Translators of random weights, and the folders of their runs."""
 
+import keras
 import numpy as np
 
+from vq_keras.bottlenecks import VectorQuantizer
 from vq_keras.data.translation_data import Pairs
 from vq_keras.data.vocabulary import EOS, FILE
+from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.transformer import Transformer
 from vq_keras.training import runs
 
@@ -17,6 +20,14 @@ def save_run(folder, model, vocabulary):
     vocabulary.save(folder / FILE)
     (folder / runs.METRICS).write_text('{"greedy": {"bleu": 12.5}}')
     runs.save_model(model, folder)
+
+
+def make_latent_model(vocabulary):
+    keras.utils.set_random_seed(1)
+    bottleneck = VectorQuantizer(5, initializer="normal", seed=0)
+    layers = {"num_encoder_layers": 1, "num_predictor_layers": 1, "num_decoder_layers": 1}
+    model = LatentTransformer(vocabulary.size, bottleneck, 2, decoder="ctc", **layers, **SIZES)
+    return with_preferences(model)
 
 
 def with_preferences(model):
