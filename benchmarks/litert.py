@@ -30,14 +30,13 @@ from vq_keras.data import parallel_text
 from vq_keras.data.vocabulary import EOS
 from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.transformer import Transformer
-from vq_keras.search import MORE_TOKENS, graph_function
+from vq_keras.search import LENGTH_PENALTY, MORE_TOKENS, graph_function
 from vq_keras.training import runs
 from vq_keras.translation_quality import quality
 from vq_keras.translation_signatures import searches
 from vq_keras.translator import Translator
 
 WEIGHTS = ("float32", "int8")
-LENGTH_PENALTY = 0.6
 
 
 @dataclasses.dataclass
@@ -101,7 +100,6 @@ class Engine:
         import ctranslate2
 
         self._beams = beams
-
         self._translator = ctranslate2.Translator(str(folder), intra_threads=threads, compute_type=weights)
         self._pieces = vocabulary.pieces
         self._ids = {piece: number for number, piece in enumerate(self._pieces)}

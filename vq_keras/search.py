@@ -12,6 +12,8 @@ from vq_keras.models.target_lengths import MAX_OFFSET
 
 # A target has at most so many tokens more than its source (Vaswani et al. 2017, section 6.1).
 MORE_TOKENS = 50
+# Of their beam search over 4 beams.
+LENGTH_PENALTY = 0.6
 
 
 class AutoregressiveSearch(keras.Model):
@@ -39,7 +41,7 @@ class AutoregressiveSearch(keras.Model):
         >>> search.predict_on_batch(source)["tokens"]
     """
 
-    def __init__(self, model, beams: int = 1, length_penalty: float = 0.6, stages: bool = True, **kwargs):
+    def __init__(self, model, beams: int = 1, length_penalty: float = LENGTH_PENALTY, stages: bool = True, **kwargs):
         super().__init__(**kwargs)
         if beams < 1:
             raise InputError(f"beams is {beams}; give at least 1.")
