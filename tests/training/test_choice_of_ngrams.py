@@ -7,6 +7,7 @@ import pytest
 
 from vq_keras.data.translation_data import Pairs
 from vq_keras.data.vocabulary import Vocabulary
+from vq_keras.training import ngrams as module
 from vq_keras.training.ngrams import RATIOS, WEIGHTS, add_ngrams
 
 PAIRS = Pairs(
@@ -26,13 +27,14 @@ class Search:
     def __init__(self, model, vocabulary, is_right):
         self.model, self.is_right = model, is_right
         self.rows = {tuple(row): target for row, target in zip(*map(vocabulary.encode, PAIRS), strict=True)}
-        self.asked = []
+        self.asked, self.read = [], set()
 
     def predict_on_batch(self, source):
         ngrams = self.model.ngrams
         setting = None if ngrams is None else (float(ngrams.weight), float(ngrams.bonus))
         self.asked.append(setting)
         rows = [tuple(row[row > 0].tolist()) for row in np.asarray(source)]
+        self.read.update(rows)
         rows = [self.rows.get(row, row) if self.is_right(setting) else row for row in rows]
         tokens = np.zeros((len(rows), max(map(len, rows))), "int32")
         for place, row in zip(tokens, rows, strict=True):
@@ -65,3 +67,16 @@ def test_a_model_that_is_better_without_gets_none(vocabulary, capsys):
     assert ngrams is None and bleu == pytest.approx(100)
     assert len(set(asked)) == 1 + len(WEIGHTS)
     assert "3-grams would not translate better: 100.00 BLEU" in capsys.readouterr().out
+
+
+def test_of_many_sentences_some_of_all_parts_count(vocabulary, monkeypatch):
+    monkeypatch.setattr(module, "MOST", 3)
+    pairs, search = Pairs(*([each for each in side for _ in range(2)] for side in PAIRS)), None
+
+    def make_search(model):
+        nonlocal search
+        search = Search(model, vocabulary, lambda setting: False)
+        return search
+
+    add_ngrams(types.SimpleNamespace(ngrams=None), make_search, vocabulary, PAIRS.targets, pairs, 3, 64)
+    assert search.read == {tuple(row) for row in vocabulary.encode(PAIRS.sources)}

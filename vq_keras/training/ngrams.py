@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 
 import keras
+import numpy as np
 from rich.progress import track
 
 from vq_keras.data.translation_data import Pairs
@@ -13,7 +14,7 @@ from vq_keras.translator import Translator
 
 # Weights of the language model, and the bonus of a word for a weight of 1; the first of each is tried first.
 WEIGHTS, RATIOS = (1.0, 0.5, 1.5, 2.0), (5.0, 4.0, 6.0)
-# Sentences to choose them by, at most.
+# Sentences to choose them by, at most, spread evenly over the set: it may be sorted by length.
 MOST = 1000
 
 
@@ -47,7 +48,8 @@ def add_ngrams(
         >>> add_ngrams(model, LatentSearch, vocabulary, data.train.targets, data.validation, order=4, max_length=100)
         36.85
     """
-    pairs = Pairs(*(side[:MOST] for side in validation))
+    places = np.linspace(0, len(validation.sources), min(MOST, len(validation.sources)), endpoint=False, dtype=int)
+    pairs = Pairs(*([side[place] for place in places] for side in validation))
     model.ngrams = None
     best = (_bleu(make_search(model), vocabulary, pairs, max_length), None)
     ngrams = NGrams.fit(vocabulary.encode(text), vocabulary.size, order, EOS)
