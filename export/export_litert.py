@@ -2,13 +2,14 @@
 
 import dataclasses
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
 
-from vq_keras.errors import run_command
+from vq_keras.errors import InputError, run_command
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -17,8 +18,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 class Config:
     """Write the model of a translator's run, its vocabulary and its search as one .tflite file.
 
-    `vq_keras.litert_model.load(FILE).translate(["two books"])` runs it; `vq_keras.litert_model.write` says what is in
-    it.
+    `python -m vq_keras.translate --model FILE` runs it, and from Python `vq_keras.litert_model.load(FILE)`;
+    `vq_keras.litert_model.write` says what is in it.
     """
 
     run_dir: Annotated[Path, tyro.conf.Positional]
@@ -37,19 +38,15 @@ def export(config):
     from vq_keras import litert_model
     from vq_keras.training import runs
 
+    if config.out.suffix != ".tflite":
+        raise InputError(f"{config.out} does not end in .tflite, by which such a model is known: name it so.")
     model, vocabulary, settings = runs.load_translator(config.run_dir)
     search = litert_model.search_of(model, config.beams, config.candidates)
     litert_model.write(config.out, search, vocabulary, settings["max_length"], config.quantize == "int8")
     size = config.out.stat().st_size / 1e6
-    print(f"LiteRT model: {config.out}, {size:.1f} MB; translate with it:\n\n{usage(config.out)}")
-
-
-def usage(out):
-    """The lines of Python that translate with what was written."""
-    return (
-        "from vq_keras import litert_model\n"
-        f"translator = litert_model.load({str(out)!r})\n"
-        'print(translator.translate(["two books"]))'
+    print(
+        f"LiteRT model: {config.out}, {size:.1f} MB; translate with it:\n\n"
+        f"python -m vq_keras.translate --model {shlex.quote(str(config.out))} < sentences.txt"
     )
 
 

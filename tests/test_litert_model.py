@@ -1,5 +1,7 @@
 """Translators in LiteRT write what the Keras models do; rounded ones nearly so; a bad file is told of."""
 
+import errno
+import os
 import sys
 import zipfile
 
@@ -154,10 +156,23 @@ def test_a_damaged_or_foreign_file_is_told_of(tmp_path, rounded, monkeypatch):
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=r"is damaged, or not of export/export_litert\.py: export the run again\."):
             litert_model.load(path)
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("labels.txt", "cat")
-    with pytest.raises(InputError, match="is damaged, or not of"):
-        litert_model.load(path)
+    for name, text in (("labels.txt", "cat"), ("translator.json", "{}"), ("translator.json", "[]")):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr(name, text)
+            archive.writestr("vocabulary.model", b"")
+        with pytest.raises(InputError, match="is damaged, or not of"):
+            litert_model.load(path)
+    # Whatever bit of the archive is wrong: most kinds of errors that Python has for it come up.
+    start = len(content) - zipfile.ZipFile(rounded[2]).start_dir
+    rng = np.random.default_rng(0)
+    for place in rng.choice(np.arange(len(content) - start, len(content)), 200, replace=False):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << rng.integers(8)
+        path.write_bytes(damaged)
+        try:
+            litert_model.load(path)
+        except InputError as error:
+            assert "is damaged, or not of" in str(error)
     with pytest.raises(InputError, match="nothing cannot be read: No such file or directory"):
         litert_model.load(tmp_path / "nothing")
     monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
@@ -171,3 +186,27 @@ def test_a_file_that_cannot_be_written_is_told_of(tmp_path, vocabulary, monkeypa
     monkeypatch.setattr(litert_model, "convert", lambda *_: b"model")  # It takes long, and comes before.
     with pytest.raises(InputError, match="cannot be written"):
         litert_model.write(tmp_path / "file" / "model.tflite", search, vocabulary, MAX_LENGTH)
+    (tmp_path / "folder.tflite").mkdir()
+    monkeypatch.setattr(litert_model, "convert", None)  # What can be told before is told before.
+    with pytest.raises(InputError, match=r"folder\.tflite cannot be written \(Is a directory\)"):
+        litert_model.write(tmp_path / "folder.tflite", search, vocabulary, MAX_LENGTH)
+
+
+@pytest.mark.parametrize("where", ["target", "temporary"])
+def test_a_full_disk_is_told_of_and_nothing_stays(tmp_path, vocabulary, monkeypatch, where):
+    search = litert_model.search_of(made("greedy", vocabulary.size)[0])
+
+    def fails(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if where == "target":
+        monkeypatch.setattr(litert_model, "convert", lambda *_: b"model")
+        monkeypatch.setattr(os, "replace", fails)
+        expected = r"model\.tflite cannot be written \(No space left on device\); give another file, or make room\."
+    else:
+        monkeypatch.setattr(keras.export.ExportArchive, "add_endpoint", lambda *_: None)
+        monkeypatch.setattr(keras.export.ExportArchive, "write_out", fails)
+        expected = "no room for the model in the temporary folder .*: make some, or set TMPDIR to another"
+    with pytest.raises(InputError, match=expected):
+        litert_model.write(tmp_path / "model.tflite", search, vocabulary, MAX_LENGTH)
+    assert list(tmp_path.iterdir()) == []

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from vq_keras import saved_model, warm_up
+from vq_keras import saved_model, serving_check, warm_up
 from vq_keras.errors import InputError
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow writes SavedModels")
@@ -29,6 +29,34 @@ saved_model.write(sys.argv[1], {"f": saved_model.Signature(lambda x: {"y": x @ w
 def signatures(size):
     weight = keras.Variable(np.ones((size, size), "float32"))
     return {"f": saved_model.Signature(lambda x: {"y": x @ weight}, {"x": ((None, size), "float32")})}
+
+
+def test_a_folder_that_is_none_of_a_saved_model_is_told(tmp_path, capsys):
+    assert serving_check.main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err.startswith(
+        f"error: {tmp_path} has no saved_model.pb: give the folder of one version"
+    )
+    assert serving_check.main([]) == 2
+    assert capsys.readouterr().err.startswith("error: No folder was named: give the folder of one version")
+
+
+def test_a_check_that_is_killed_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(saved_model.sys, "executable", "/bin/false")
+    with pytest.raises(InputError, match="so it was not kept: the check ended with 1"):
+        saved_model.write(tmp_path / "out", signatures(2))
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_operation_that_is_not_known_is_named(tmp_path):
+    version = saved_model.write(tmp_path / "out", signatures(2))
+    path = version / serving_check.FILE
+    # A name of the same length, so that the file stays what it was.
+    path.write_bytes(path.read_bytes().replace(b"MatMul", b"MutMal"))
+    command = [sys.executable, "-m", "vq_keras.serving_check", str(version)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 1
+    assert "the operation MutMal" in result.stdout and "is not one of TensorFlow's" in result.stdout
+    assert "it cannot be loaded: " in result.stdout
 
 
 @pytest.mark.slow

@@ -1,10 +1,12 @@
 """A translator in one .tflite file, which LiteRT runs on CPUs and devices without TensorFlow."""
 
 import contextlib
+import errno
 import functools
 import io
 import json
 import math
+import os
 import tempfile
 import zipfile
 import zlib
@@ -22,6 +24,8 @@ SETTINGS = "translator.json"
 SHARES = (1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1)
 # And a latent Transformer's graphs have places for targets of the source's length. Who needs more takes a longer one.
 ROOM = 0.5
+# What reading a zip archive and its JSON may come to where a bit is wrong.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, LookupError, TypeError, ValueError, EOFError, RuntimeError)
 
 
 def write(path, search, vocabulary: Vocabulary, max_length: int, quantize: bool = True) -> None:
@@ -59,15 +63,26 @@ def write(path, search, vocabulary: Vocabulary, max_length: int, quantize: bool 
         narrow = functools.partial(search.in_room, room=ROOM)
         signatures = {f"narrow_{length}": (narrow, length) for length in lengths}
         signatures[f"translate_{lengths[-1]}"] = (search, lengths[-1])
+    with _told_of(path):
+        # Before the minutes that follow are spent.
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if Path(path).is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
     model = convert(signatures, search.model.embedding, quantize)
     content = io.BytesIO(model)
     with zipfile.ZipFile(content, "a") as archive:
         archive.writestr(FILE, vocabulary.proto)
         archive.writestr(SETTINGS, json.dumps({"max_length": max_length, "size": len(model), "crc": zlib.crc32(model)}))
-    try:
+    with _told_of(path):
         replace_file(path, content.getvalue())
+
+
+@contextlib.contextmanager
+def _told_of(path):
+    try:
+        yield
     except OSError as error:
-        raise InputError(f"{path} cannot be written ({error.strerror}); give another file.") from error
+        raise InputError(f"{path} cannot be written ({error.strerror}); give another file, or make room.") from error
 
 
 def search_of(model, beams: int | None = None, candidates: int | None = None):
@@ -101,7 +116,7 @@ def convert(signatures: dict, embedding, quantize: bool) -> bytes:
         The bytes of a .tflite file.
 
     Raises:
-        InputError: on another backend than TensorFlow.
+        InputError: on another backend than TensorFlow, or where the temporary folder is full.
     """
     import keras
 
@@ -117,7 +132,12 @@ def convert(signatures: dict, embedding, quantize: bool) -> bytes:
         archive = keras.export.ExportArchive()
         for name, (function, length) in signatures.items():
             archive.add_endpoint(name, function, [tf.TensorSpec((1, length), "int32", name="source")])
-        archive.write_out(folder, verbose=False)
+        try:
+            archive.write_out(folder, verbose=False)
+        except (OSError, tf.errors.OpError) as error:
+            raise InputError(
+                f"There is no room for the model in the temporary folder {folder}: make some, or set TMPDIR to another."
+            ) from error
         converter = tf.lite.TFLiteConverter.from_saved_model(folder, signature_keys=list(signatures))
         if quantize:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -145,13 +165,14 @@ def load(path, threads: int = 1) -> Translator:
         content = Path(path).read_bytes()
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             settings, proto = json.loads(archive.read(SETTINGS)), archive.read(FILE)
+        max_length, is_whole = settings["max_length"], zlib.crc32(content[: settings["size"]]) == settings["crc"]
     except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}.") from error
-    except (zipfile.BadZipFile, KeyError):
-        settings = None
-    if settings is None or zlib.crc32(content[: settings["size"]]) != settings["crc"]:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}.") from error
+    except _DAMAGED:
+        is_whole = False
+    if not is_whole:
         raise InputError(f"{path} is damaged, or not of export/export_litert.py: export the run again.")
-    return Translator(LiteRTSearch(path, threads), Vocabulary(proto), settings["max_length"])
+    return Translator(LiteRTSearch(path, threads), Vocabulary(proto), max_length)
 
 
 class LiteRTSearch:

@@ -130,5 +130,6 @@ def _check(path):
     command = [sys.executable, "-m", "vq_keras.serving_check", str(path)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
-        findings = result.stdout.strip() or result.stderr.strip().splitlines()[-1]
+        last = (result.stderr.strip().splitlines() or [f"the check ended with {result.returncode}"])[-1]
+        findings = result.stdout.strip() or last
         raise InputError(f"TF Serving would not run this export, so it was not kept: {findings}")

@@ -3,7 +3,7 @@
 The server feeds and fetches tensors by name in a session, with XLA switched off and without Python. This command
 does the same with the installed TensorFlow, and reads the graph for what the server would refuse or could not batch.
 The operations of TensorFlow Text, which the server has from 2.20 on, are known where it is installed. It prints a line
-for each finding and exits with 1 if there was one.
+for each finding and exits with 1 if there was one, with 2 where a folder is none of a SavedModel.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import numpy as np
 
 PYTHON_OPS = ("PyFunc", "PyFuncStateless", "EagerPyFunc")
 BATCH, LENGTH = 2, 8
+FILE = "saved_model.pb"
 
 
 def findings(directory):
@@ -44,7 +45,7 @@ def _graph_findings(directory):
     from tensorflow.python.framework import op_def_registry
 
     saved_model = saved_model_pb2.SavedModel()
-    saved_model.ParseFromString((Path(directory) / "saved_model.pb").read_bytes())
+    saved_model.ParseFromString((Path(directory) / FILE).read_bytes())
     graph = saved_model.meta_graphs[0]
     functions = graph.graph_def.library.function
     known = {function.signature.name for function in functions}
@@ -72,7 +73,11 @@ def _run_findings(directory):
     import tensorflow as tf
 
     with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
-        model = tf.compat.v1.saved_model.load(session, ["serve"], str(directory))
+        try:
+            model = tf.compat.v1.saved_model.load(session, ["serve"], str(directory))
+        except (OSError, RuntimeError, ValueError, tf.errors.OpError) as error:
+            yield f"it cannot be loaded: {' '.join(str(error).split())}"
+            return
         for name, signature in model.signature_def.items():
             if name.startswith("__"):
                 continue
@@ -97,8 +102,13 @@ def _example(spec):
 
 
 def main(arguments):
+    without = [directory for directory in arguments if not (Path(directory) / FILE).is_file()]
+    if without or not arguments:
+        named = f"{without[0]} has no {FILE}" if without else "No folder was named"
+        print(f"error: {named}: give the folder of one version, such as exports/numbers/1.", file=sys.stderr)
+        return 2
     lines = [f"{directory}: {line}" for directory in arguments for line in findings(directory)]
-    print("\n".join(lines))
+    print("\n".join([*lines, ""]), end="")
     return 1 if lines else 0
 
 

@@ -62,6 +62,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit status, as `Config` has it.
     """
     config = tyro.cli(Config, args=argv, prog="python -m vq_keras.translate")
+    if sys.stdin is None or sys.stdout is None:
+        print("error: sentences come from standard input and go to standard output: open both.", file=sys.stderr)
+        return 2
     try:
         return _translate(config)
     except InputError as error:
@@ -71,6 +74,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted before the first line was translated.", file=sys.stderr)
         return 130
     except BrokenPipeError:  # Nobody reads on, as in `| head`.
+        return 1
+    except OSError as error:
+        print(f"error: standard input or output fails ({error.strerror or error}).", file=sys.stderr)
         return 1
 
 
@@ -82,15 +88,17 @@ def _translate(config):
     stream = TranslationStream(translator, read_lines(sys.stdin.fileno()), config.batch_size, in_flight)
     remarks, number, failed = Remarks(), 0, False
     with _interruption_stops(stream), _progress() as advance:
-        for number, result in enumerate(stream, 1):
-            if isinstance(result, Failure):
-                failed = True
-                remarks.add(number, f"not translated: {result.reason}")
-            elif result.truncated:
-                remarks.add(number, "longer than the model takes, and translated as far as that")
-            write_line("" if isinstance(result, Failure) else result.text)
-            advance()
-        remarks.flush()
+        try:
+            for number, result in enumerate(stream, 1):
+                if isinstance(result, Failure):
+                    failed = True
+                    remarks.add(number, f"not translated: {result.reason}")
+                elif result.truncated:
+                    remarks.add(number, "longer than the model takes, and translated as far as that")
+                write_line("" if isinstance(result, Failure) else result.text)
+                advance()
+        finally:
+            remarks.flush()
     if stream.stopped is not None:
         print(f"stopped ({stream.stopped}): nothing was read after line {number}.", file=sys.stderr)
     return 130 if stream.stopped == _INTERRUPTED else int(failed)

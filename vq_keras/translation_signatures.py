@@ -13,6 +13,7 @@ from vq_keras.models.parallel_transformer import ParallelTransformer
 from vq_keras.models.transformer import Transformer
 from vq_keras.saved_model import Signature
 from vq_keras.search import MORE_TOKENS, AutoregressiveSearch, LatentSearch, ParallelSearch, graph_function
+from vq_keras.serving_check import LENGTH
 
 _IDS = ((None, None), "int32")
 # Padded source ids that are translated at once, over all beams or candidates: enough for a processor to be busy, and
@@ -33,7 +34,7 @@ WORDS = {
     "codes": "the discrete latents of the translation, padded with -1",
 }
 ABOUT = {
-    "translate": "Translates, by the likeliest token, codes or length each time.",
+    "translate": "Translates, by the likeliest token, codes or length each time, and by n-grams if the model has any.",
     "translate_beam": "Translates, by beam search.",
     "translate_candidates": "Translates, the likeliest of several candidates.",
 }
@@ -142,7 +143,7 @@ def id_signatures(found: dict[str, keras.Model], max_length: int) -> dict[str, S
         max_length: the ids of the longest source, EOS among them.
 
     Raises:
-        InputError: `max_length` is below 2.
+        InputError: `max_length` is below 2; of a `LatentTransformer` below 8.
     """
     model = found["translate"].model
     buckets = length_buckets(max_length)
@@ -196,6 +197,9 @@ def id_signatures(found: dict[str, keras.Model], max_length: int) -> dict[str, S
 
 
 def _latent_signatures(search, max_length, buckets):
+    if max_length < LENGTH:
+        # A memory of more columns than sources may have is refused, and the check's would be.
+        raise InputError(f"max_length is {max_length}; give at least {LENGTH}, the columns of the check's memories.")
     model = search.model
     tokens_a_latent = 2**model.num_compress_steps
 

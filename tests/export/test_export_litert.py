@@ -1,9 +1,13 @@
-"""The exported file translates as the run does, with the lines of Python that the command prints."""
+"""The exported file translates as the run does, from Python and by the command that is printed."""
+
+import subprocess
+import sys
 
 import keras
 import pytest
 
 from export import export_litert
+from vq_keras import litert_model
 from vq_keras.data.translation_data import Pairs
 from vq_keras.data.vocabulary import FILE, Vocabulary
 from vq_keras.models.transformer import Transformer
@@ -43,15 +47,20 @@ def test_sentences_become_what_the_run_makes_of_them(tmp_path, capsys, run):
     assert first == f"LiteRT model: {out}, {out.stat().st_size / 1e6:.1f} MB; translate with it:"
     assert [path.name for path in out.parent.iterdir()] == ["model.tflite"]
 
-    names = {}
-    exec(usage, names)
-    assert capsys.readouterr().out.startswith("[Translation(text=")
+    assert usage == f"python -m vq_keras.translate --model {out} < sentences.txt\n"
     sentences = ["zwei", "two books", "the old"]
     model, vocabulary = run
     expected = Translator(AutoregressiveSearch(model), vocabulary, max_length=8).translate(sentences)
-    found = names["translator"].translate(sentences)
+    found = litert_model.load(out).translate(sentences)
     assert [(each.text, each.truncated) for each in found] == [(each.text, each.truncated) for each in expected]
     assert all(each.text for each in found)
+    # The command, where neither TensorFlow nor Keras is installed.
+    without = "import sys; sys.modules['tensorflow'] = sys.modules['keras'] = None; from vq_keras import translate; "
+    command = [sys.executable, "-c", f"{without} sys.exit(translate.main(['--model', {str(out)!r}]))"]
+    result = subprocess.run(command, input="\n".join(sentences), capture_output=True, text=True, check=True)
+    # A line stays a line.
+    lines = [each.text.replace("\r", " ").replace("\n", " ") for each in found]
+    assert result.stdout.split("\n") == [*lines, ""]
 
 
 def test_errors_are_one_sentence(tmp_path, capsys, run):
@@ -63,4 +72,6 @@ def test_errors_are_one_sentence(tmp_path, capsys, run):
     if keras.backend.backend() != "tensorflow":
         assert export_litert.main([str(tmp_path / "run"), str(out)]) == 2
         assert "error: LiteRT models are written by TensorFlow, not by jax: set KERAS_" in capsys.readouterr().err
+    assert export_litert.main([str(tmp_path / "run"), str(tmp_path / "out")]) == 2
+    assert "out does not end in .tflite, by which such a model is known: name it so." in capsys.readouterr().err
     assert not out.exists()

@@ -71,9 +71,12 @@ def test_what_belongs_together_in_kubernetes_has_the_same_names():
     assert autoscaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
     (volume,) = [each for each in pod["spec"]["volumes"] if "configMap" in each]
     assert volume["configMap"]["name"] == documents("kustomization.yaml")[0]["configMapGenerator"][0]["name"]
-    # What the second command of the README changes, and nothing else.
+    # What the README has for GPUs changes this and nothing else.
     (gpu,) = documents("gpu/kustomization.yaml")
-    assert container["image"].startswith(gpu["images"][0]["name"] + ":")
+    # A component, since an overlay must not lie below what it changes.
+    assert gpu["kind"] == "Component" and "resources" not in gpu
+    (main,) = documents("kustomization.yaml")
+    assert container["image"] == f"{gpu['images'][0]['name']}:1" == f"{main['images'][0]['name']}:1"
     (patch,) = yaml.safe_load(gpu["patches"][0]["patch"])
     assert patch == {
         "op": "add",

@@ -97,6 +97,25 @@ def test_a_translation_stays_a_line():
         assert run("--server", address, "--name", "captions", lines=b"one\n")[1] == b"a b \n"
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a disk that is always full")
+def test_a_full_disk_is_told_in_a_sentence():
+    with grpc_server(mirror) as address, Path("/dev/full").open("wb") as full:
+        command = [*COMMAND, "--server", address, "--name", "captions"]
+        result = subprocess.run(
+            command, input=b"one\n", stdout=full, stderr=subprocess.PIPE, env=ENVIRONMENT, check=False
+        )
+    assert result.returncode == 1
+    assert result.stderr.decode() == "error: standard input or output fails (No space left on device).\n"
+
+
+def test_a_closed_standard_input_is_told_in_a_sentence():
+    result = subprocess.run(
+        ["bash", "-c", '"$@" <&-', "-", *COMMAND], capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+    assert result.returncode == 2
+    assert result.stderr == "error: sentences come from standard input and go to standard output: open both.\n"
+
+
 def test_an_interruption_writes_what_was_translated_and_names_the_rest():
     gate, last = threading.Event(), threading.Event()
 

@@ -1,5 +1,6 @@
 """Servers on bad days: what is tried again, what is not, how long it takes, and what is said of it."""
 
+import math
 import threading
 import time
 
@@ -205,13 +206,25 @@ def test_no_redirection_is_followed():
     ("settings", "said"),
     [
         ({"version": 1, "label": "stable"}, "version and label both say which version to ask"),
-        ({"deadline": 0.0}, "deadline is 0.0; give more than 0"),
+        ({"deadline": 0.0}, "deadline is 0.0; give more than 0 and at most 86400.0 seconds, a day"),
+        ({"deadline": math.inf}, "deadline is inf; give more than 0"),
+        ({"deadline": math.nan}, "deadline is nan; give more than 0"),
         ({"attempts": 0}, "attempts is 0; give more than 0"),
     ],
 )
 def test_settings_that_cannot_be_are_told(connect, settings, said):
     with pytest.raises(InputError, match=said):
         connect("localhost:1", **settings)
+
+
+def test_a_deadline_that_is_over_at_once_has_no_translation(connect):
+    with pytest.raises(Unavailable):
+        connect("localhost:1", deadline=1e-9).translate(["ja"])
+
+
+def test_a_host_that_nobody_can_have_is_told():
+    with pytest.raises(InputError, match=r"No translations from http://a\.\.b:1"):
+        open_server("http://a..b:1", "captions", deadline=0.1)
 
 
 @pytest.mark.parametrize("address", ["localhost", "ftp://localhost:1", "http://", "http://localhost:1?x", "a b:1"])

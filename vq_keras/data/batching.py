@@ -3,7 +3,6 @@
 import itertools
 from collections.abc import Callable, Mapping
 
-import keras
 import numpy as np
 
 from vq_keras.errors import InputError
@@ -42,8 +41,13 @@ def pipeline(batch: Callable[[int], dict], num_batches: int | None, signature: M
     Returns:
         On the TensorFlow backend a `tf.data.Dataset` that prefetches, else a `keras.utils.PyDataset`.
     """
+    # Here, because what reads a vocabulary, as a translator in LiteRT, needs no Keras.
+    import keras
+
     if keras.backend.backend() != "tensorflow":
-        return _Batches(batch, num_batches)
+        from vq_keras.data.indexed_batches import IndexedBatches
+
+        return IndexedBatches(batch, num_batches)
     import tensorflow as tf
 
     def batches():
@@ -54,22 +58,6 @@ def pipeline(batch: Callable[[int], dict], num_batches: int | None, signature: M
     specs = {name: tf.TensorSpec(shape, dtype) for name, (shape, dtype) in signature.items()}
     dataset = tf.data.Dataset.from_generator(batches, output_signature=specs)
     return dataset.apply(tf.data.experimental.assert_cardinality(length)).prefetch(_PREFETCH)
-
-
-class _Batches(keras.utils.PyDataset):
-    """A generator would do, but Keras takes no generator of dictionaries."""
-
-    def __init__(self, batch: Callable[[int], dict], num_batches: int | None):
-        super().__init__()
-        self._batch = batch
-        self._num_batches = num_batches
-
-    def __getitem__(self, index: int) -> dict:
-        return self._batch(index)
-
-    @property
-    def num_batches(self) -> int | None:
-        return self._num_batches
 
 
 def check_numbers(**numbers: tuple[int, int]) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-import keras
 import numpy as np
 
 from vq_keras.errors import InputError
@@ -41,6 +40,8 @@ def find(name: str, data_dir: str | os.PathLike | None, title: str, instead: str
             f"that needs no download, {instead}."
         ) from error
     absl.logging.set_verbosity(absl.logging.ERROR)  # TFDS warns of deprecated names that it uses itself.
+    import keras
+
     if keras.backend.backend() != "tensorflow":
         # TensorFlow only reads here, and would take all of the GPU's memory from the backend that trains.
         # Once it has started it has its devices, and says so with this error.

@@ -28,6 +28,10 @@ def replace_file(path: str | Path, content: bytes) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.tmp")
-    aside.write_bytes(content)
-    flush_to_disk(aside)
-    os.replace(aside, path)
+    try:
+        aside.write_bytes(content)
+        flush_to_disk(aside)
+        os.replace(aside, path)
+    except OSError:
+        aside.unlink(missing_ok=True)
+        raise

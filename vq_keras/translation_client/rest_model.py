@@ -36,7 +36,7 @@ class RestModel(ServedModel):
             # The timeout is one of silence: a reply that trickles may take longer.
             # Where a redirection leads, nobody said that sentences may go.
             reply = self._session.post(self._url, json=body, timeout=seconds, allow_redirects=False)
-        except requests.RequestException as error:
+        except (requests.RequestException, ValueError) as error:  # The second of an address that nobody can have.
             raise Unavailable(_reason(error)) from None
         try:
             content = reply.json()

@@ -7,6 +7,8 @@ from vq_keras.translation_client.failures import Unavailable
 
 # Seconds before the second attempt, at most; twice as many before each that follows, up to the longest.
 _FIRST, _LONGEST = 0.5, 15.0
+# Seconds that an attempt has in any case.
+_SHORTEST = 0.001
 
 
 def call(send: Callable, deadline: float, attempts: int):
@@ -34,4 +36,5 @@ def call(send: Callable, deadline: float, attempts: int):
         stop=tenacity.stop_after_attempt(attempts) | tenacity.stop_before_delay(deadline),
         reraise=True,
     )
-    return retrying(lambda: send(end - time.monotonic()))
+    # A wait may end at the deadline, and no protocol takes none or less.
+    return retrying(lambda: send(max(end - time.monotonic(), _SHORTEST)))

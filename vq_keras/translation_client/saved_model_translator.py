@@ -9,6 +9,7 @@ from vq_keras.translation import Translation
 from vq_keras.translation_client.failures import Refused
 
 FILE = "saved_model.pb"
+_OUTPUTS = ("translation", "score", "truncated")
 
 
 class SavedModelTranslator:
@@ -38,8 +39,9 @@ class SavedModelTranslator:
             raise InputError(f"Text needs TensorFlow and TensorFlow Text ({error}): {needed}.") from error
         try:
             signatures = tf.saved_model.load(str(directory)).signatures
-        except (OSError, tf.errors.OpError) as error:
-            raise InputError(f"{directory} cannot be read ({str(error).splitlines()[0]}); export it again.") from error
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            reason = (str(error).splitlines() or ["it is damaged"])[0]
+            raise InputError(f"{directory} cannot be read ({reason}); export it again.") from error
         by_text = [name for name in signatures if _is_of_text(signatures[name])]
         if signature not in by_text:
             known = f"give one of {', '.join(by_text)}" if by_text else "was it written with --text?"
@@ -58,7 +60,7 @@ class SavedModelTranslator:
             outputs = self._translate(source=tf.constant([sentence.encode() for sentence in sentences], tf.string))
         except tf.errors.OpError as error:
             raise Refused(error.message.splitlines()[0]) from error
-        columns = (outputs[name].numpy().tolist() for name in ("translation", "score", "truncated"))
+        columns = (outputs[name].numpy().tolist() for name in _OUTPUTS)
         return [Translation(text.decode(errors="replace"), *rest) for text, *rest in zip(*columns, strict=True)]
 
 
@@ -85,4 +87,5 @@ def find_version(directory: Path, version: int | None) -> Path:
 
 def _is_of_text(signature):
     _, inputs = signature.structured_input_signature
-    return [(name, spec.dtype.name) for name, spec in inputs.items()] == [("source", "string")]
+    has_text = [(name, spec.dtype.name) for name, spec in inputs.items()] == [("source", "string")]
+    return has_text and set(_OUTPUTS) <= set(signature.structured_outputs)

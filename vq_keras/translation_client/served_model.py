@@ -10,6 +10,7 @@ from vq_keras.translation_client import retrying
 from vq_keras.translation_client.failures import Refused, Unavailable, Unusable
 
 # The outputs of the signatures of `vq_keras.text_signatures`.
+_LONGEST = 86_400.0
 _OUTPUTS = {"translation": str, "score": (float, int), "truncated": bool}
 
 
@@ -44,9 +45,10 @@ class ServedModel(abc.ABC):
     ):
         if version is not None and label is not None:
             raise InputError("version and label both say which version to ask: give one of them.")
-        for what, value in (("deadline", deadline), ("attempts", attempts)):
-            if value <= 0:
-                raise InputError(f"{what} is {value}; give more than 0.")
+        if not 0 < deadline <= _LONGEST:  # Which nan is not, either.
+            raise InputError(f"deadline is {deadline}; give more than 0 and at most {_LONGEST} seconds, a day.")
+        if attempts <= 0:
+            raise InputError(f"attempts is {attempts}; give more than 0.")
         for library in (self.library, "tenacity"):
             try:
                 importlib.import_module(library)
