@@ -26,7 +26,7 @@ def translate(exported, sentences, name="latent", signature="translate"):
 def same(one, other):
     assert [(text, cut) for text, _, cut in one] == [(text, cut) for text, _, cut in other]
     # Other rows beside it change the order of sums in float32.
-    np.testing.assert_allclose([score for _, score, _ in one], [score for _, score, _ in other], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose([score for _, score, _ in one], [score for _, score, _ in other], rtol=1e-5, atol=1e-5)
 
 
 HOSTILE = [
