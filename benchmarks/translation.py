@@ -65,6 +65,8 @@ class Config:
     """Timed rounds; the table has medians."""
     beams: int = 4
     """Of the beam searches."""
+    threads: int | None = None
+    """Of TensorFlow within an operation, and of CTranslate2; as many as there are cores where not given."""
     parts: bool = False
     """Whether latent Transformers are also timed as far as the memory and the codes: where the time goes."""
     seed: int = 0
@@ -237,6 +239,12 @@ def table(rows: list[dict], beams: int) -> rich.table.Table:
 
 def main(args: list[str] | None = None) -> list[dict]:
     config = tyro.cli(Config, args=args, description=__doc__)
+    if config.threads is not None:
+        os.environ["OMP_NUM_THREADS"] = str(config.threads)  # What `engine_of` gives its engine.
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.config.threading.set_intra_op_parallelism_threads(config.threads)
     rows = measure(config)
     publish(rows, config.json, table(rows, config.beams))
     return rows

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import tyro
 
-from vq_keras.errors import run_command
+from vq_keras.errors import InputError, run_command
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # Without it TensorFlow's notices hide the progress.
 
@@ -48,12 +48,13 @@ def run(config):
     from vq_keras.training import runs
     from vq_keras.translator import Translator
 
-    if config.source is not None:
-        sources = parallel_text.read_side(config.source)
-    else:
+    sources = None if config.source is None else parallel_text.read_side(config.source)
+    model, vocabulary, teacher = runs.load_translator(config.teacher)
+    if sources is None:
+        if "files" in (config.dataset, teacher.get("dataset")):
+            raise InputError(f"{config.teacher} was trained on files: give --source, the sentences to translate.")
         data = translation.load(config.dataset, data_dir=config.data_dir, languages=config.languages)
         sources = data.train.sources
-    model, vocabulary, teacher = runs.load_translator(config.teacher)
     search = AutoregressiveSearch(model, config.beams, config.length_penalty)
     # Large batches: nobody waits for a single sentence.
     translator = Translator(search, vocabulary, teacher["max_length"], max(4096, teacher["max_length"]))

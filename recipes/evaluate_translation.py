@@ -38,17 +38,22 @@ class Config:
     """Where the figures go; a picture of BLEU against latency goes beside it."""
 
 
-def systems(config):
-    """Each way to translate by its name."""
+def systems(config, given):
+    """Each way to translate by its name; `given` where there is a test set, else it is that of numbers."""
     from vq_keras.models.parallel_transformer import ParallelTransformer
     from vq_keras.models.transformer import Transformer
     from vq_keras.search import AutoregressiveSearch, LatentSearch, ParallelSearch
     from vq_keras.training import runs
     from vq_keras.translation_evaluation import System
 
+    if not config.runs:
+        raise InputError("--runs names nothing: give folders of runs, or presets.")
     loaded = {path.name or str(path): runs.load_translator(path) for path in config.runs}
     if len(loaded) < len(config.runs):
         raise InputError("two of the runs have one name: give folders of different names.")
+    of_files = [name for name, (_, _, settings) in loaded.items() if settings.get("dataset") == "files"]
+    if of_files and not given:
+        raise InputError(f"{of_files[0]} was trained on files, not on numbers: give --source and --reference.")
     teachers = {name: run for name, run in loaded.items() if isinstance(run[0], Transformer)}
     found = {}
     for name, (model, vocabulary, settings) in loaded.items():
@@ -97,9 +102,23 @@ def table(figures):
     return result
 
 
+def check(config):
+    """Raises an `InputError` for what would cost its user the time of the evaluation."""
+    for name, least in (("timed", 1), ("candidates", 2)):
+        if getattr(config, name) < least:
+            raise InputError(f"--{name} is {getattr(config, name)}; give {least} or more.")
+    if config.json is not None:
+        if config.json.suffix == ".png":
+            raise InputError(f"--json is {config.json}, where the picture would go: give a name that ends in .json.")
+        places = [path for path in (config.json, *config.json.absolute().parents) if path.exists()]
+        if config.json.is_dir() or not os.access(places[0], os.W_OK):
+            raise InputError(f"--json is {config.json}, which cannot be written; give another file.")
+
+
 def evaluate(config):
     if (config.source is None) != (config.reference is None):
         raise InputError("--source and --reference go together: give both, or neither for the test set of numbers.")
+    check(config)
     from rich.console import Console
 
     from vq_keras import plots, translation_evaluation
@@ -108,7 +127,8 @@ def evaluate(config):
 
     given = config.source is not None
     pairs = parallel_text.read(config.source, config.reference) if given else number_sentences.load().test
-    figures = translation_evaluation.evaluate(systems(config), *pairs, config.timed)
+    found = systems(config, given)
+    figures = translation_evaluation.evaluate(found, *pairs, config.timed)
     # Names are long: a narrow terminal, or a file, gets whole lines rather than columns of two letters.
     answer = table(figures)
     width = Console(width=1000).measure(answer).maximum

@@ -58,7 +58,7 @@ def distill(translator: Translator, sources: Sequence[str], output: Path, shard:
             lines = ["" if each.truncated else " ".join(each.text.split()) for each in found]
             replace_file(path, "".join(f"{line}\n" for line in lines).encode())
 
-    lines = [line for path in paths for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+    lines = [line for path in paths for line in path.read_text("utf-8", errors="replace").split("\n")[:-1]]
     if len(lines) != len(sources):
         raise InputError(f"{pieces} is damaged: {len(lines)} translations of {len(sources)}; remove it and start anew.")
     targets = dict(zip(order, lines, strict=True))

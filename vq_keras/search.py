@@ -45,6 +45,8 @@ class AutoregressiveSearch(keras.Model):
         super().__init__(**kwargs)
         if beams < 1:
             raise InputError(f"beams is {beams}; give at least 1.")
+        if not length_penalty >= 0:
+            raise InputError(f"length_penalty is {length_penalty}; give 0 or a positive number.")
         self.model = model
         self.beams = beams
         self.length_penalty = length_penalty

@@ -152,12 +152,19 @@ def told(capsys):
         (train_teacher, ["--vocabulary", "nowhere.model"], "The vocabulary nowhere.model cannot be read"),
         (train_teacher, ["--vocabulary-size", "20"], "SentencePiece cannot train a vocabulary of 20"),
         (train_teacher, ["--max-length", "1"], "None of the 40 pairs has at most 1 ids a side: raise max_length."),
+        (train_teacher, ["--seed", "-1"], "--seed is -1; give 0 to 4294967295"),
+        (train_teacher, ["--dropout", "1.5"], "--dropout is 1.5; give a share from 0 up to, not including, 1."),
+        (train_teacher, ["--tokens-per-batch", "16"], "A batch of 16 tokens cannot hold"),
         (train_teacher, ["--schedule", "cosine"], "--schedule is 'cosine'; give one of exponential, rsqrt."),
         (ablate_translation, [], "The variants are ''; give one or more"),
         (ablate_translation, ["seed=1", "seed=1"], "give one or more, each once"),
         (ablate_translation, ["sneed=1"], "the variant 'sneed=1' is no NAME=VALUE of options"),
         (ablate_translation, ["seed=0", "bottleneck=lattice"], "there is no bottleneck 'lattice'"),
-        (train_translation, ["--architecture", "huge"], "no latent Transformer 'huge'; the known ones are base, small"),
+        (
+            train_translation,
+            ["--architecture", "huge"],
+            "no latent Transformer 'huge'; the known ones are base, fast, small",
+        ),
         (train_translation, ["--bottleneck", "lattice"], "there is no bottleneck 'lattice'"),
         (train_translation, ["--bottleneck", "residual"], "needs a bottleneck with one code for each latent"),
         (train_translation, ["--bottleneck", "gaussian"], "needs a bottleneck with one code for each latent"),
@@ -203,6 +210,47 @@ def test_text_that_does_not_fit_is_told_with_its_numbers(tmp_path, files, capsys
         assert sentence in told(capsys)
     assert distill.main([str(tmp_path), str(tmp_path / "out"), "--source", str(empty)]) == 2
     assert f"{empty} is empty" in told(capsys)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "options", "sentence"),
+    [
+        (evaluate_translation, ["--timed", "0"], "--timed is 0; give 1 or more."),
+        (evaluate_translation, ["--candidates", "1"], "--candidates is 1; give 2 or more."),
+        (evaluate_translation, ["--json", "figures.png"], "--json is figures.png, where the picture would go"),
+        (evaluate_translation, ["--json", "/"], "--json is /, which cannot be written; give another file."),
+        (evaluate_translation, ["--runs"], "--runs names nothing: give folders of runs, or presets."),
+        (evaluate_translation, [], "multi30k-en-de-teacher was trained on files, not on numbers: give --source and"),
+        (distill, [], "multi30k-en-de-teacher was trained on files: give --source, the sentences to translate."),
+        (
+            distill,
+            ["--length-penalty", "-1", "--source", "lines"],
+            "length_penalty is -1.0; give 0 or a positive number",
+        ),
+    ],
+)
+def test_what_would_waste_an_evaluation_or_a_distillation_is_told_before(
+    tmp_path, recipe, options, sentence, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    Path("lines").write_text("a man\n")
+    run = "multi30k-en-de-teacher"
+    command = [run, "out"] if recipe is distill else [] if "--runs" in options else ["--runs", run]
+    assert recipe.main([*command, *options]) == 2
+    assert sentence in told(capsys)
+    assert [path.name for path in tmp_path.iterdir()] == ["lines"]
+
+
+def test_a_run_goes_on_with_its_own_vocabulary_alone(tmp_path, files, capsys):
+    from vq_keras.data.vocabulary import FILE, Vocabulary
+
+    pairs = parallel_text.read(*files[files.index("--train") + 1 : files.index("--train") + 3])
+    (tmp_path / "run").mkdir()
+    Vocabulary.train(pairs, 300).save(tmp_path / "run" / FILE)
+    Vocabulary.train(pairs, 290).save(tmp_path / "other.model")
+    command = [*files, *FAST, "--steps", "3", "--run-dir", str(tmp_path / "run")]
+    assert train_teacher.main([*command, "--vocabulary", str(tmp_path / "other.model")]) == 2
+    assert f"{tmp_path / 'run'} has another vocabulary than {tmp_path / 'other.model'}" in told(capsys)
 
 
 def test_a_run_with_another_vocabulary_than_its_model_s_is_refused(tmp_path, files, capsys):

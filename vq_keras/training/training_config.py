@@ -43,6 +43,8 @@ class TrainingConfig:
         for name, known in self.CHOICES.items():
             if getattr(self, name) not in known:
                 raise InputError(f"{option(name)} is {getattr(self, name)!r}; give one of {', '.join(known)}.")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"--seed is {self.seed}; give 0 to {2**32 - 1}, as NumPy takes them.")
         for name in self.COUNTS:
             if getattr(self, name) < 1:
                 raise InputError(f"{option(name)} is {getattr(self, name)}; give 1 or more.")

@@ -1,6 +1,7 @@
 """What training any translator takes: data and vocabulary, a run that resumes, and its figures on the test set."""
 
 import dataclasses
+import functools
 import hashlib
 import itertools
 import json
@@ -17,6 +18,7 @@ from vq_keras.data import parallel_text, translation
 from vq_keras.data.pair_batches import EncodedPairs, encode_pairs, evaluation_batches, training_batches
 from vq_keras.data.translation_data import Pairs, TranslationData
 from vq_keras.data.vocabulary import FILE, Vocabulary
+from vq_keras.errors import InputError
 from vq_keras.training import runs
 from vq_keras.training.callbacks import ConsoleProgress, StopOnFailure, TensorBoardLog
 from vq_keras.training.checkpoints import Checkpoints
@@ -59,19 +61,25 @@ def load(config: TranslationConfig, distilled: Path | None = None) -> Corpus:
     if distilled is not None:
         pairs = parallel_text.read(distilled / distillation.SOURCE, distilled / distillation.TARGET)
         data = dataclasses.replace(data, train=pairs)
-    if (config.run_dir / FILE).exists():
-        vocabulary = Vocabulary.load(config.run_dir / FILE)
-    elif config.vocabulary is not None or distilled is not None:
-        vocabulary = Vocabulary.load(config.vocabulary or distilled / FILE)
+    own = config.run_dir / FILE
+    given = config.vocabulary or (None if distilled is None else distilled / FILE)
+    if given is not None:
+        vocabulary = Vocabulary.load(given)
+        if own.exists() and Vocabulary.load(own).fingerprint != vocabulary.fingerprint:
+            raise InputError(f"{config.run_dir} has another vocabulary than {given}: give another --run-dir.")
+    elif own.exists():
+        vocabulary = Vocabulary.load(own)
     else:
         vocabulary = Vocabulary.train(data.train, config.vocabulary_size)
     train = encode_pairs(vocabulary, data.train, config.max_length, config.subword_dropout, config.seed)
-    if train.num_dropped:
-        print(
-            f"{train.num_dropped:,} of {len(data.train.sources):,} training pairs have more than {config.max_length} "
-            "subwords on a side and are left out."
-        )
-    return Corpus(data, own_targets, vocabulary, train, encode_pairs(vocabulary, data.validation, config.max_length))
+    validation = encode_pairs(vocabulary, data.validation, config.max_length)
+    for name, encoded, pairs in (("training", train, data.train), ("validation", validation, data.validation)):
+        if encoded.num_dropped:
+            print(
+                f"{encoded.num_dropped:,} of {len(pairs.sources):,} {name} pairs have more than {config.max_length} "
+                "subwords on a side and are left out."
+            )
+    return Corpus(data, own_targets, vocabulary, train, validation)
 
 
 def train(
@@ -111,11 +119,16 @@ def train(
     # Files may move, but a run does not go on with other pairs.
     text = "\n".join(itertools.chain(*corpus.data.train))
     decisive["pairs"] = hashlib.sha256(text.encode()).hexdigest()[:16]
+    longest = max(1024, config.max_length)
+    translator = Translator(make_search(model), corpus.vocabulary, config.max_length, longest)
+    batches = functools.partial(
+        training_batches, corpus.train, config.tokens_per_batch, config.seed, target_multiple=target_multiple
+    )
+    validation = evaluation_batches(corpus.validation, config.tokens_per_batch, target_multiple)
+    batches(0)
     # The folder is made when nothing is left that could be wrong with the configuration.
     runs.claim(config.run_dir, decisive)
     corpus.vocabulary.save(config.run_dir / FILE)
-
-    translator = Translator(make_search(model), corpus.vocabulary, config.max_length)
     sources, references = (side[:8] for side in corpus.data.validation)
 
     def samples():
@@ -125,9 +138,7 @@ def train(
 
     history = fit(
         model,
-        lambda start_step: training_batches(
-            corpus.train, config.tokens_per_batch, config.seed, start_step, target_multiple=target_multiple
-        ),
+        batches,
         config.steps,
         config.run_dir,
         config.interval,
@@ -139,7 +150,7 @@ def train(
             TensorBoardLog(config.run_dir / "tensorboard", texts=samples),
         ],
         keep=max(2, config.average),
-        validation=evaluation_batches(corpus.validation, config.tokens_per_batch, target_multiple),
+        validation=validation,
     )
     plots.learning_curves(config.run_dir / "curves.png", {config.run_dir.name: history})
     Checkpoints(config.run_dir / "checkpoints").restore_mean(model, config.average)
@@ -178,12 +189,15 @@ def report(
     sources, references = test
     table = Table("test set", "BLEU", "chrF")
     for name, search in searches.items():
-        translator = Translator(search, vocabulary, max_length, tokens_per_batch)
-        texts = [each.text for each in translator.translate(sources, lambda batches, name=name: track(batches, name))]
+        translator = Translator(search, vocabulary, max_length, max(tokens_per_batch, max_length))
+        found = translator.translate(sources, lambda batches, name=name: track(batches, name))
+        texts = [each.text for each in found]
         replace_file(run_dir / f"test.{name}.txt", "".join(f"{text}\n" for text in texts).encode())
         figures[name] = quality(texts, references)
         table.add_row(name, f"{figures[name]['bleu']:.2f}", f"{figures[name]['chrf']:.2f}")
     replace_file(run_dir / "metrics.json", (json.dumps(figures, indent=2) + "\n").encode())
     Console().print(table)
+    if num_truncated := sum(each.truncated for each in found):
+        print(f"{num_truncated:,} of {len(sources):,} sources were cut to {max_length} subwords.")
     print(f"{figures[name]['bleu_signature']}; model, translations and metrics.json: {called or run_dir}")
     return figures

@@ -60,6 +60,8 @@ class TranslationConfig(TrainingConfig):
 
     def check(self) -> None:
         super().check()
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"--dropout is {self.dropout}; give a share from 0 up to, not including, 1.")
         if not 0 <= self.subword_dropout < 1:
             raise InputError(
                 f"--subword-dropout is {self.subword_dropout}; give a share from 0 up to, not including, 1."
