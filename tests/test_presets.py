@@ -16,8 +16,9 @@ from vq_keras.data.translation_data import Pairs
 from vq_keras.data.vocabulary import FILE, Vocabulary
 from vq_keras.errors import InputError
 from vq_keras.models.latent_transformer import LatentTransformer
+from vq_keras.models.parallel_transformer import ParallelTransformer
 from vq_keras.models.transformer import Transformer
-from vq_keras.search import AutoregressiveSearch, LatentSearch
+from vq_keras.search import AutoregressiveSearch, LatentSearch, ParallelSearch
 from vq_keras.training import runs
 from vq_keras.translator import Translator
 
@@ -87,6 +88,7 @@ def test_the_presets_of_the_library_translate_captions(name):
     for figures in json.loads((folder / "metrics.json").read_text()).values():
         assert f"{figures['bleu']:.2f}" in card
     model, vocabulary, config = runs.load_translator(name)
-    search = AutoregressiveSearch(model) if isinstance(model, Transformer) else LatentSearch(model)
+    searches = {Transformer: AutoregressiveSearch, LatentTransformer: LatentSearch, ParallelTransformer: ParallelSearch}
+    search = searches[type(model)](model)
     translator = Translator(search, vocabulary, config["max_length"])
     assert translator.translate(["Two dogs are playing in the snow."])[0].text == "Zwei Hunde spielen im Schnee."
