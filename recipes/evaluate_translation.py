@@ -38,8 +38,8 @@ class Config:
     """Where the figures go; a picture of BLEU against latency goes beside it."""
 
 
-def systems(config, given):
-    """Each way to translate by its name; `given` where there is a test set, else it is that of numbers."""
+def systems(config):
+    """Each way to translate by its name."""
     from vq_keras.models.parallel_transformer import ParallelTransformer
     from vq_keras.models.transformer import Transformer
     from vq_keras.search import AutoregressiveSearch, LatentSearch, ParallelSearch
@@ -52,7 +52,7 @@ def systems(config, given):
     if len(loaded) < len(config.runs):
         raise InputError("two of the runs have one name: give folders of different names.")
     of_files = [name for name, (_, _, settings) in loaded.items() if settings.get("dataset") == "files"]
-    if of_files and not given:
+    if of_files and config.source is None:
         raise InputError(f"{of_files[0]} was trained on files, not on numbers: give --source and --reference.")
     teachers = {name: run for name, run in loaded.items() if isinstance(run[0], Transformer)}
     found = {}
@@ -127,8 +127,7 @@ def evaluate(config):
 
     given = config.source is not None
     pairs = parallel_text.read(config.source, config.reference) if given else number_sentences.load().test
-    found = systems(config, given)
-    figures = translation_evaluation.evaluate(found, *pairs, config.timed)
+    figures = translation_evaluation.evaluate(systems(config), *pairs, config.timed)
     # Names are long: a narrow terminal, or a file, gets whole lines rather than columns of two letters.
     answer = table(figures)
     width = Console(width=1000).measure(answer).maximum

@@ -66,7 +66,8 @@ def test_a_run_leaves_its_files_and_has_rows_in_the_comparison(tmp_path, monkeyp
     assert isinstance(model, ParallelTransformer) and model.lengths == config["lengths"] == lengths
     assert "teacher" not in config
 
-    systems = evaluate_translation.systems(evaluate_translation.Config((teacher, run_dir), candidates=5))
+    test = command[command.index("--test") + 1 : command.index("--test") + 3]
+    systems = evaluate_translation.systems(evaluate_translation.Config((teacher, run_dir), *test, candidates=5))
     several = ["nat, best of 5", "nat, best of 5 for teacher"] if lengths != "ctc" else []
     assert list(systems) == ["teacher, beam 4", "teacher, greedy", "nat", *several]
     if several:
