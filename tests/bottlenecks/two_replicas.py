@@ -9,6 +9,7 @@ import os
 import sys
 
 os.environ.setdefault("XLA_FLAGS", "--xla_force_host_platform_device_count=2")
+os.environ.setdefault("NPROC", "8")  # see conftest.py
 
 import keras
 import numpy as np
