@@ -41,8 +41,8 @@ class Config:
     """Sentences to translate, one a line; requests take them in turn."""
     teacher: str = "multi30k-en-de-teacher"
     """A run's folder, or a preset: measured greedy and with 4 beams; ratios are to the greedy one."""
-    latent: str = "multi30k-en-de-latent"
-    """A run's folder, or a preset."""
+    parallel: tuple[str, ...] = ("multi30k-en-de-latent", "multi30k-en-de-nat")
+    """Folders of runs, or presets, whose models write all words at once; memory is watched with the first."""
     in_flight: tuple[int, ...] = (1, 8, 32)
     """Requests at a time."""
     batches: tuple[int, ...] = (1, 8, 32)
@@ -52,7 +52,7 @@ class Config:
     repeats: int = 3
     """Rounds; throughput is the median of them, latencies are of all their requests."""
     memory_requests: int = 0
-    """Requests of one sentence, of the latent Transformer, over which memory is watched; 0 to leave it out."""
+    """Requests of one sentence over which memory is watched; 0 to leave it out."""
     json: pathlib.Path | None = None
     """Where to write the results as JSON, if anywhere."""
 
@@ -62,7 +62,7 @@ def exported(config, directory):
     texts, ids = {}, {}
     for run, names in (
         (config.teacher, {"translate_beam": "teacher, beam 4", "translate": "teacher, greedy"}),
-        (config.latent, {"translate": "latent"}),
+        *((run, {"translate": pathlib.Path(run).name}) for run in config.parallel),
     ):
         model, vocabulary, settings = runs.load_translator(run)
         searches = translation_signatures.searches(model)
@@ -191,7 +191,7 @@ def main(args: list[str] | None = None) -> dict:
         figures = {
             "throughput": throughput(config, texts, sentences),
             "overheads": overheads(ids, config.repeats),
-            "memory_mb": memory(config, texts["latent"], sentences),
+            "memory_mb": memory(config, texts[pathlib.Path(config.parallel[0]).name], sentences),
         }
     publish(figures, config.json, *tables(figures))
     return figures

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import tyro
 
@@ -21,11 +22,16 @@ class Config(TranslationConfig):
     curves.png, TensorBoard logs and checkpoints. The same command again continues a run that was interrupted.
     """
 
+    PLACES: ClassVar = (*TranslationConfig.PLACES, "start")
+
     architecture: str = "small"
     """small (4 + 4 layers of width 128), small_shallow_decoder (12 + 1 of 128), base (6 + 6 of 512), shallow_decoder
     (12 + 1 of 512)."""
     label_smoothing: float = 0.1
     """Share of a label that is spread over the vocabulary."""
+    start: Path | None = None
+    """The run of a Transformer of the same width and vocabulary (--vocabulary RUN/vocabulary.model) that this one
+    starts from. Where it has more layers or fewer, layers are left out or taken twice."""
 
 
 def resolve(config):
@@ -43,16 +49,23 @@ def run(config):
     from vq_keras.models.sizes import sizes_of
     from vq_keras.models.transformer import Transformer
     from vq_keras.search import AutoregressiveSearch
-    from vq_keras.training import translation
+    from vq_keras.training import runs, translation
+    from vq_keras.training.warm_start import continue_from
 
     corpus = translation.load(config)
+    start = None if config.start is None else runs.load_start(config.start, corpus.vocabulary, Transformer)
     sizes = sizes_of("Transformer", config.architecture) | {
         "dropout": config.dropout,
         "label_smoothing": config.label_smoothing,
     }
-    model = translation.train(
-        config, corpus, lambda: Transformer(corpus.vocabulary.size, **sizes), AutoregressiveSearch
-    )
+
+    def make_model():
+        model = Transformer(corpus.vocabulary.size, **sizes)
+        if start is not None:
+            continue_from(model, start)
+        return model
+
+    model = translation.train(config, corpus, make_model, AutoregressiveSearch)
     searches = {"greedy": AutoregressiveSearch(model), "beam4": AutoregressiveSearch(model, beams=4)}
     translation.report(config.run_dir, corpus.vocabulary, corpus.data.test, searches, config.max_length)
 

@@ -10,9 +10,14 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from finished_run import finished_run
 
 from recipes import ablate_translation, distill, evaluate_translation, train_teacher, train_translation
 from vq_keras.data import parallel_text
+from vq_keras.data.vocabulary import FILE, Vocabulary
+from vq_keras.errors import InputError
+from vq_keras.models.sizes import sizes_of
+from vq_keras.models.transformer import Transformer
 from vq_keras.training import ngrams, runs, translation
 
 tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="half a minute of compilation")
@@ -54,7 +59,7 @@ def test_teacher_distillation_latent_transformer_and_evaluation(tmp_path, files,
     assert (distilled / "vocabulary.model").read_bytes() == (teacher / "vocabulary.model").read_bytes()
 
     options = ["--distilled", str(distilled), "--teacher", str(teacher), "--num-codes", "8", "--steps", "3"]
-    options += ["--decoder", "ctc"]
+    options += ["--decoder", "ctc", "--candidates", "3"]
     added = {}
 
     def spy(model, make_search, vocabulary, text, validation, order, max_length):
@@ -66,7 +71,7 @@ def test_teacher_distillation_latent_transformer_and_evaluation(tmp_path, files,
     # People's words, not the teacher's, and the trained model is safe before.
     targets = files[files.index("--train") + 2]
     assert added == {"text": parallel_text.read_side(targets), "order": 4, "there": True}
-    rows = {"greedy", "greedy-double-length", "10-candidates", "10-candidates-judged"}
+    rows = {"greedy", "greedy-double-length", "3-candidates", "3-candidates-judged"}
     assert {path.name for path in latent.iterdir()} == written | {f"test.{name}.txt" for name in rows}
     assert runs.load_config(latent)["vocabulary"] == runs.load_config(teacher)["vocabulary"]
 
@@ -155,6 +160,7 @@ def told(capsys):
         (train_teacher, ["--seed", "-1"], "--seed is -1; give 0 to 4294967295"),
         (train_teacher, ["--dropout", "1.5"], "--dropout is 1.5; give a share from 0 up to, not including, 1."),
         (train_teacher, ["--tokens-per-batch", "16"], "A batch of 16 tokens cannot hold"),
+        (train_teacher, ["--start", "multi30k-en-de-teacher"], "multi30k-en-de-teacher has another vocabulary"),
         (train_teacher, ["--schedule", "cosine"], "--schedule is 'cosine'; give one of exponential, rsqrt."),
         (ablate_translation, [], "The variants are ''; give one or more"),
         (ablate_translation, ["seed=1", "seed=1"], "give one or more, each once"),
@@ -171,6 +177,7 @@ def told(capsys):
         (train_translation, ["--annealing", "1"], "--annealing is 1.0; give a share of the run"),
         (train_translation, ["--decoder", "bidirectional", "--annealing", "0.2"], "decoder would see the target"),
         (train_translation, ["--predicted-from", "1"], "--predicted-from is 1.0; give a share of the run"),
+        (train_translation, ["--candidates", "1"], "--candidates is 1; give 2 or more, or 0 for none."),
         (train_translation, ["--freeze-codes"], "--freeze-codes keeps the codes of another run's model"),
         (train_translation, ["--start", "nowhere"], "nowhere is neither a run directory"),
         (train_translation, ["--start", "multi30k-en-de-latent"], "multi30k-en-de-latent has another vocabulary"),
@@ -242,8 +249,6 @@ def test_what_would_waste_an_evaluation_or_a_distillation_is_told_before(
 
 
 def test_a_run_goes_on_with_its_own_vocabulary_alone(tmp_path, files, capsys):
-    from vq_keras.data.vocabulary import FILE, Vocabulary
-
     pairs = parallel_text.read(*files[files.index("--train") + 1 : files.index("--train") + 3])
     (tmp_path / "run").mkdir()
     Vocabulary.train(pairs, 300).save(tmp_path / "run" / FILE)
@@ -253,9 +258,27 @@ def test_a_run_goes_on_with_its_own_vocabulary_alone(tmp_path, files, capsys):
     assert f"{tmp_path / 'run'} has another vocabulary than {tmp_path / 'other.model'}" in told(capsys)
 
 
-def test_a_run_with_another_vocabulary_than_its_model_s_is_refused(tmp_path, files, capsys):
-    from vq_keras.data.vocabulary import FILE, Vocabulary
+def test_a_deep_transformer_starts_from_a_shallow_one(tmp_path, files, monkeypatch):
+    pairs = parallel_text.read(*files[files.index("--train") + 1 : files.index("--train") + 3])
+    vocabulary, sizes = Vocabulary.train(pairs, 300), sizes_of("Transformer", "small_shallow_decoder")
+    shallow = Transformer(vocabulary.size, **sizes | {"num_encoder_layers": 1})
+    start, made = finished_run(tmp_path / "shallow", shallow, vocabulary), []
 
+    def no_training(config, corpus, make_model, make_search):
+        made.append(make_model())
+        raise InputError("Enough is seen.")
+
+    monkeypatch.setattr(translation, "train", no_training)
+    options = ["--architecture", "small_shallow_decoder", "--start", str(start), "--vocabulary", str(start / FILE)]
+    assert train_teacher.main([*files, *FAST, *options, "--steps", "3", "--run-dir", str(tmp_path / "deep")]) == 2
+    (deep,) = made
+    assert len(deep.encoder.blocks) == 12
+    for block in deep.encoder.blocks:
+        for own, its in zip(block.weights, shallow.encoder.blocks[0].weights, strict=True):
+            np.testing.assert_array_equal(np.asarray(own), np.asarray(its))
+
+
+def test_a_run_with_another_vocabulary_than_its_model_s_is_refused(tmp_path, files, capsys):
     pairs = parallel_text.read(*files[files.index("--train") + 1 : files.index("--train") + 3])
     vocabulary = Vocabulary.train(pairs, 300)
     runs.claim(tmp_path, {"vocabulary": "0123456789abcdef"})

@@ -41,6 +41,9 @@ DOUBLE = [sys.executable, str(Path(__file__).with_name("tf_serving_double.py"))]
 REAL = os.environ.get("VQ_KERAS_MODEL_SERVER")
 MAX_LENGTH = 12
 SENTENCES = ["two books", "", "the old house of the two old books", "Bücher, größer: ﬁ 日本", " das  Haus", "\0"]
+# What no one should send; as large as gRPC's own limit and larger. tests/export has more, without a server.
+HOSTILE = [b"two books", b"", b" " * 5_000_000, b"\xff" * 100_000, b"two\xc3", b"\xed\xa0\x80", bytes(range(32))]
+HOSTILE.append(b"old " * 5000)
 SECONDS_TO_START = 120
 # Other graphs of the same float32 sums, and what REST writes with seven digits.
 CLOSE = 1e-5
@@ -271,6 +274,28 @@ def test_the_official_stubs_get_the_same(server, expected):
     metadata.metadata["signature_def"].Unpack(signatures)
     assert {"translate", "serving_default"} <= signatures.signature_def.keys()
     assert signatures.signature_def["translate"].outputs.keys() == {"translation", "score", "truncated"}
+
+
+def test_hostile_bytes_among_others_get_what_they_get_alone_in_this_process(server, folder):
+    import tensorflow as tf
+    from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+
+    translator = tf.saved_model.load(str(folder / "captions" / "1")).signatures["translate"]
+    alone = [translator(source=tf.constant([each])) for each in HOSTILE]
+    with grpc.insecure_channel(server.grpc, options=[("grpc.max_send_message_length", -1)]) as channel:
+        request = predict_pb2.PredictRequest()
+        request.model_spec.name = "captions"
+        request.inputs["source"].CopyFrom(tf.make_tensor_proto(HOSTILE, shape=[len(HOSTILE)]))
+        outputs = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, 60).outputs
+        request.inputs["source"].CopyFrom(tf.make_tensor_proto(HOSTILE[0]))  # No vector.
+        with pytest.raises(grpc.RpcError) as refused:
+            prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request, 60)
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    for name in ("translation", "truncated"):
+        assert tf.make_ndarray(outputs[name]).tolist() == [each[name].numpy()[0] for each in alone]
+    scores = np.concatenate([each["score"].numpy() for each in alone])
+    np.testing.assert_allclose(tf.make_ndarray(outputs["score"]), scores, rtol=CLOSE)
+    assert [bool(each["truncated"].numpy()[0]) for each in alone] == [False] * 3 + [True, False, False, True, True]
 
 
 def test_rows_and_columns_of_json_mean_the_same(server):

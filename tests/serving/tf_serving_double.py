@@ -241,7 +241,8 @@ def main():
     services = Services(Models(config))
     web = http.server.ThreadingHTTPServer(("127.0.0.1", arguments.rest_api_port), handler(services))
     threading.Thread(target=web.serve_forever, daemon=True).start()
-    server = grpc.server(futures.ThreadPoolExecutor(8))
+    # The server's own limit; gRPC's is 4 MB.
+    server = grpc.server(futures.ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", 2**31 - 1)])
     prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(services, server)
     model_service_pb2_grpc.add_ModelServiceServicer_to_server(services, server)
     server.add_insecure_port(f"127.0.0.1:{arguments.port}")

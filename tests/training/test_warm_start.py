@@ -60,6 +60,17 @@ def test_of_four_layers_two_keep_the_first_and_the_third():
             np.testing.assert_array_equal(numpy(weight), numpy(wanted))
 
 
+def test_a_transformer_with_one_decoder_layer_begins_with_the_first_of_another_s():
+    keras.utils.set_random_seed(0)
+    trained, model = Transformer(id_rows.VOCABULARY, 1, 2, **SIZES), Transformer(id_rows.VOCABULARY, 2, 1, **SIZES)
+    continue_from(model, trained)
+    pairs = [(model.embedding, trained.embedding), (model.decoder.blocks[0], trained.decoder.blocks[0])]
+    pairs += [(block, trained.encoder.blocks[0]) for block in model.encoder.blocks]
+    for own, its in pairs:
+        for weight, wanted in zip(own.weights, its.weights, strict=True):
+            np.testing.assert_array_equal(numpy(weight), numpy(wanted))
+
+
 def test_a_teacher_of_other_sizes_is_refused_and_nothing_changed():
     teacher, model = Transformer(id_rows.VOCABULARY, 1, 2, **SIZES | {"feed_forward_dim": 32}), latent()
     before = [numpy(weight) for weight in model.weights]

@@ -74,15 +74,14 @@ def run(config: LatentTransformerConfig) -> dict[str, dict]:
         target_multiple=2**config.num_compress_steps,
         order=config.ngrams,
     )
-    searches = {
-        "greedy": LatentSearch(model),
-        "greedy-double-length": LatentSearch(model, length="double"),
-        "10-candidates": LatentSearch(model, candidates=10),
-    }
+    searches = {"greedy": LatentSearch(model), "greedy-double-length": LatentSearch(model, length="double")}
     if config.draft:
         searches["refined"] = LatentSearch(model, refinements=1)
-    if teacher is not None:
-        searches["10-candidates-judged"] = LatentSearch(model, 10, teacher)
-    if teacher is not None and config.draft:
-        searches["10-candidates-refined-judged"] = LatentSearch(model, 10, teacher, refinements=1)
+    if config.candidates:
+        best = f"{config.candidates}-candidates"
+        searches[best] = LatentSearch(model, config.candidates)
+        if teacher is not None:
+            searches[f"{best}-judged"] = LatentSearch(model, config.candidates, teacher)
+        if teacher is not None and config.draft:
+            searches[f"{best}-refined-judged"] = LatentSearch(model, config.candidates, teacher, refinements=1)
     return translation.report(config.run_dir, corpus.vocabulary, corpus.data.test, searches, config.max_length)

@@ -29,6 +29,9 @@ class LatentTransformerConfig(SlotsConfig):
     teacher: Path | None = None
     """The run of a teacher of the same width and vocabulary: the model starts from its embedding, encoder and decoder,
     and it chooses among the candidates of the report. Else they start at random, and the model chooses."""
+    candidates: int = 10
+    """Of which the report has the best besides; 0 leaves these searches, the longest of all, to
+    evaluate_translation.py, which has them for any run."""
     architecture: str = "small"
     """small (4 + 2 + 4 layers of width 128: encoder, latent predictor, decoder), small_fast (6 + 1 + 2 of 128), base
     (6 + 6 + 6 of 512), fast (12 + 1 + 2 of 512)."""
@@ -94,6 +97,8 @@ def resolve(config):
             raise InputError(f"--{option} is {share}; give a share of the run, from 0 up to, not including, 1.")
     if not 0 <= config.predicted <= 1:
         raise InputError(f"--predicted is {config.predicted}; give a share of the sentences, from 0 to 1.")
+    if config.candidates < 0 or config.candidates == 1:
+        raise InputError(f"--candidates is {config.candidates}; give 2 or more, or 0 for none.")
     if config.freeze_codes and config.start is None:
         raise InputError("--freeze-codes keeps the codes of another run's model: give that run with --start.")
     temperature = config.hidden_dim / 512 if config.temperature is None else config.temperature

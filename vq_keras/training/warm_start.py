@@ -36,11 +36,11 @@ PARTS += ("length_head", "decompressor", "target_lengths", "decoder", "slots", "
 
 
 def continue_from(model, trained) -> None:
-    """Gives a `LatentTransformer` or `ParallelTransformer` all parts that another one has, too: to train it further, on
-    other text or otherwise.
+    """Gives a translator all parts that another one of its kind has, too: to train it further, on other text or
+    otherwise.
 
     Args:
-        model: the new one; changed in place.
+        model: the new `LatentTransformer`, `ParallelTransformer` or `Transformer`; changed in place.
         trained: the other. What it has not, such as the slots of "ctc", stays as it is. Of stacks with other numbers
             of layers, layer i of n is that which stands as far up in `trained`'s m, i m // n: some of them are left out
             (Sanh et al. 2019, DistilBERT, section 3), or taken twice (Gong et al. 2019, "Efficient Training of BERT by
