@@ -57,7 +57,7 @@ def run(config):
         sources = data.train.sources
     search = AutoregressiveSearch(model, config.beams, config.length_penalty)
     # Large batches: nobody waits for a single sentence.
-    translator = Translator(search, vocabulary, teacher["max_length"], max(4096, teacher["max_length"]))
+    translator = Translator(search, vocabulary, teacher["max_length"], 4096)
     settings = {"beams": config.beams, "length_penalty": config.length_penalty}
     distillation.distill(translator, sources, config.output, config.shard, settings)
     vocabulary.save(config.output / FILE)

@@ -69,8 +69,7 @@ def evaluate(
         that were too long}.
     """
     translators = {
-        name: Translator(_Exported(each.search), each.vocabulary, each.max_length, max(1024, each.max_length))
-        for name, each in systems.items()
+        name: Translator(_Exported(each.search), each.vocabulary, each.max_length) for name, each in systems.items()
     }
     figures = {}
     for name, translator in translators.items():

@@ -20,10 +20,10 @@ class Translator:
         search: of `vq_keras.search`, or what else has their `predict_on_batch`.
         vocabulary: that of the model.
         max_length: the ids of the longest source, EOS among them; longer ones are cut to it.
-        tokens_per_batch: padded source ids in a batch.
+        tokens_per_batch: padded source ids in a batch; a longer source is one of its own.
 
     Raises:
-        InputError: a batch could not hold the longest source.
+        InputError: max_length is below 2, a word and EOS.
 
     Example:
         >>> translator = Translator(AutoregressiveSearch(model), vocabulary, max_length=100)
@@ -32,8 +32,8 @@ class Translator:
     """
 
     def __init__(self, search, vocabulary: Vocabulary, max_length: int, tokens_per_batch: int = 1024):
-        if not 2 <= max_length <= tokens_per_batch:
-            raise InputError(f"max_length is {max_length}; give 2 to {tokens_per_batch}, the tokens of a batch.")
+        if max_length < 2:
+            raise InputError(f"max_length is {max_length}; give 2 or more.")
         self.search = search
         self.vocabulary = vocabulary
         self.max_length = max_length
@@ -75,7 +75,6 @@ class Translator:
                 by_length.setdefault(-(-len(row) // _MULTIPLE) * _MULTIPLE, []).append(i)
         batches = []
         for length, members in sorted(by_length.items()):
-            # One at least: padding may take the longest source beyond the tokens of a batch.
             size = min(max(1, self.tokens_per_batch // length), 2 ** (len(members) - 1).bit_length())
             for start in range(0, len(members), size):
                 chosen = members[start : start + size]

@@ -119,8 +119,7 @@ def train(
     # Files may move, but a run does not go on with other pairs.
     text = "\n".join(itertools.chain(*corpus.data.train))
     decisive["pairs"] = hashlib.sha256(text.encode()).hexdigest()[:16]
-    longest = max(1024, config.max_length)
-    translator = Translator(make_search(model), corpus.vocabulary, config.max_length, longest)
+    translator = Translator(make_search(model), corpus.vocabulary, config.max_length)
     batches = functools.partial(
         training_batches, corpus.train, config.tokens_per_batch, config.seed, target_multiple=target_multiple
     )
@@ -189,7 +188,7 @@ def report(
     sources, references = test
     table = Table("test set", "BLEU", "chrF")
     for name, search in searches.items():
-        translator = Translator(search, vocabulary, max_length, max(tokens_per_batch, max_length))
+        translator = Translator(search, vocabulary, max_length, tokens_per_batch)
         found = translator.translate(sources, lambda batches, name=name: track(batches, name))
         texts = [each.text for each in found]
         replace_file(run_dir / f"test.{name}.txt", "".join(f"{text}\n" for text in texts).encode())
