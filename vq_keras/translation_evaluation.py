@@ -37,16 +37,24 @@ class System:
 class _Exported:
     """A search after a round trip through a SavedModel."""
 
-    def __init__(self, search: keras.Model):
-        import tensorflow as tf
-
-        with tempfile.TemporaryDirectory() as directory:
-            signature = Signature(graph_function(search), {"source": ((None, None), "int32")})
-            version = saved_model.write(directory, {"translate": signature})
-            self._loaded = tf.saved_model.load(str(version))
+    def __init__(self, loaded, name: str):
+        self._loaded, self._name = loaded, name  # Variables live as long as what was loaded.
 
     def predict_on_batch(self, source):
-        return self._loaded.signatures["translate"](source=source)
+        return self._loaded.signatures[self._name](source=source)
+
+
+def _export(searches: Sequence[keras.Model]) -> list[_Exported]:
+    import tensorflow as tf
+
+    # All in one: another process, which loads TensorFlow first, checks each SavedModel.
+    signatures = {
+        f"translate_{i}": Signature(graph_function(search), {"source": ((None, None), "int32")})
+        for i, search in enumerate(searches)
+    }
+    with tempfile.TemporaryDirectory() as directory:
+        loaded = tf.saved_model.load(str(saved_model.write(directory, signatures)))
+    return [_Exported(loaded, name) for name in signatures]
 
 
 def evaluate(
@@ -54,7 +62,7 @@ def evaluate(
 ) -> dict[str, dict]:
     """BLEU and chrF, latency and throughput of several translators.
 
-    Each is exported as a SavedModel and loaded again; the times, with tokenisation, are of those graphs. At each
+    They are exported as one SavedModel and loaded again; the times, with tokenisation, are of those graphs. At each
     sentence, and at each batch, the systems take turns, so that what else the machine does hits all alike.
 
     Args:
@@ -68,8 +76,10 @@ def evaluate(
         alone; "sentences_per_s": throughput in batches of 32 sentences of about one length; "truncated": sentences
         that were too long}.
     """
+    exported = _export([each.search for each in systems.values()])
     translators = {
-        name: Translator(_Exported(each.search), each.vocabulary, each.max_length) for name, each in systems.items()
+        name: Translator(search, each.vocabulary, each.max_length)
+        for search, (name, each) in zip(exported, systems.items(), strict=True)
     }
     figures = {}
     for name, translator in translators.items():

@@ -23,7 +23,8 @@ from vq_keras.training import ngrams, runs, translation
 tensorflow_only = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="half a minute of compilation")
 NUMBERS = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 ZAHLEN = ["eins", "zwei", "drei", "vier", "fünf", "sechs", "sieben", "acht", "neun", "zehn", "elf", "zwölf"]
-FAST = ["--vocabulary-size", "300", "--tokens-per-batch", "128", "--average", "1", "--interval", "2"]
+SIZE = ["--vocabulary-size", "300"]
+FAST = ["--tokens-per-batch", "128", "--average", "1", "--interval", "2"]
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def test_teacher_distillation_latent_transformer_and_evaluation(tmp_path, files,
     teacher, distilled, latent = tmp_path / "teacher", tmp_path / "distilled", tmp_path / "latent"
     # In so many steps it learns to write words at all.
     options = ["--steps", "80", "--warmup-steps", "30", "--interval", "40", "--run-dir", str(teacher)]
-    assert train_teacher.main([*files, *FAST[:-2], *options]) == 0
+    assert train_teacher.main([*files, *SIZE, *FAST[:-2], *options]) == 0
     written = {"config.json", "model.keras", "metrics.json", "history.csv", "curves.png", "vocabulary.model"}
     written |= {"checkpoints", "tensorboard"}
     assert {path.name for path in teacher.iterdir()} == written | {"test.greedy.txt", "test.beam4.txt"}
@@ -99,7 +100,7 @@ def test_teacher_distillation_latent_transformer_and_evaluation(tmp_path, files,
 @tensorflow_only
 def test_an_ablation_trains_each_variant_with_all_else_equal(tmp_path, files, capsys):
     variants = ["num_codes=4", "num_codes=8,attend_to_source=True"]
-    assert ablate_translation.main([*variants, *files, *FAST, "--steps", "4", "--run-dir", str(tmp_path)]) == 0
+    assert ablate_translation.main([*variants, *files, *SIZE, *FAST, "--steps", "4", "--run-dir", str(tmp_path)]) == 0
     table = json.loads((tmp_path / "table.json").read_text())
     assert list(table) == variants
     configs = {variant: runs.load_config(tmp_path / variant) for variant in variants}
@@ -118,7 +119,7 @@ def test_an_ablation_trains_each_variant_with_all_else_equal(tmp_path, files, ca
 @pytest.mark.slow
 @tensorflow_only
 def test_a_killed_run_ends_with_the_same_weights(tmp_path, files):
-    options = [*files, *FAST, "--steps", "10", "--num-codes", "8", "--average", "2"]
+    options = [*files, *SIZE, *FAST, "--steps", "10", "--num-codes", "8", "--average", "2"]
 
     def start(run_dir):
         command = [sys.executable, train_translation.__file__, *options, "--run-dir", str(run_dir)]
@@ -191,7 +192,7 @@ def told(capsys):
 )
 def test_bad_input_is_one_sentence_and_status_2_and_leaves_nothing(tmp_path, files, recipe, options, sentence, capsys):
     run_dir = tmp_path / "run"
-    command = [*files, *FAST, "--steps", "3", "--num-codes", "8", "--run-dir", str(run_dir), *options]
+    command = [*files, *SIZE, *FAST, "--steps", "3", "--num-codes", "8", "--run-dir", str(run_dir), *options]
     if recipe is train_teacher:
         del command[command.index("--num-codes") : command.index("--num-codes") + 2]
     assert recipe.main(command) == 2
@@ -256,6 +257,8 @@ def test_a_run_goes_on_with_its_own_vocabulary_alone(tmp_path, files, capsys):
     command = [*files, *FAST, "--steps", "3", "--run-dir", str(tmp_path / "run")]
     assert train_teacher.main([*command, "--vocabulary", str(tmp_path / "other.model")]) == 2
     assert f"{tmp_path / 'run'} has another vocabulary than {tmp_path / 'other.model'}" in told(capsys)
+    assert train_teacher.main([*command, *SIZE, "--vocabulary", str(tmp_path / "run" / FILE)]) == 2
+    assert "--vocabulary-size is of a vocabulary to train, but " in told(capsys)
 
 
 def test_a_deep_transformer_starts_from_a_shallow_one(tmp_path, files, monkeypatch):

@@ -65,12 +65,15 @@ def load(config: TranslationConfig, distilled: Path | None = None) -> Corpus:
     given = config.vocabulary or (None if distilled is None else distilled / FILE)
     if given is not None:
         vocabulary = Vocabulary.load(given)
+        if config.vocabulary_size is not None:
+            raise InputError(f"--vocabulary-size is of a vocabulary to train, but {given} is to be used: leave it out.")
         if own.exists() and Vocabulary.load(own).fingerprint != vocabulary.fingerprint:
             raise InputError(f"{config.run_dir} has another vocabulary than {given}: give another --run-dir.")
     elif own.exists():
         vocabulary = Vocabulary.load(own)
     else:
-        vocabulary = Vocabulary.train(data.train, config.vocabulary_size)
+        size = 1000 if config.vocabulary_size is None else config.vocabulary_size
+        vocabulary = Vocabulary.train(data.train, size)
     train = encode_pairs(vocabulary, data.train, config.max_length, config.subword_dropout, config.seed)
     validation = encode_pairs(vocabulary, data.validation, config.max_length)
     for name, encoded, pairs in (("training", train, data.train), ("validation", validation, data.validation)):

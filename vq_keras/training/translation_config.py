@@ -33,8 +33,8 @@ class TranslationConfig(TrainingConfig):
 
     vocabulary: Path | None = None
     """A vocabulary to use, such as a teacher's; one is trained on the training pairs where not given."""
-    vocabulary_size: int = 1000
-    """Subwords of the vocabulary that is trained."""
+    vocabulary_size: int | None = None
+    """Subwords of the vocabulary where one is trained; 1000 where not given."""
     max_length: int = 100
     """Pairs with more subwords on a side are not trained on; longer sources are cut in translation."""
 
