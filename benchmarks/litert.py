@@ -23,12 +23,11 @@ import rich.progress
 import rich.table
 import tyro
 from output import publish
-from translation import AUTOREGRESSIVE, LATENT, NUM_CODES, SIZES, engine_of, latents_of, search_of
+from translation import engine_of, latents_of, make_model, search_of, slots_of
 
-from vq_keras import bottlenecks, ctranslate2_model, litert_model
+from vq_keras import ctranslate2_model, litert_model
 from vq_keras.data import parallel_text
 from vq_keras.data.vocabulary import EOS
-from vq_keras.models.latent_transformer import LatentTransformer
 from vq_keras.models.transformer import Transformer
 from vq_keras.search import LENGTH_PENALTY, MORE_TOKENS, graph_function
 from vq_keras.training import runs
@@ -51,6 +50,8 @@ class Config:
         "latent 12+1+2, n_c = 3, ctc",
     )
     """Untrained latent Transformers, likewise."""
+    parallel: tuple[str, ...] = ("no codes 12+2, ctc, 4-grams",)
+    """Untrained Transformers without codes, likewise."""
     source_tokens: int = 25
     """Tokens of their source."""
     target_tokens: int = 32
@@ -122,17 +123,18 @@ def untrained(config: Config, folder) -> list[dict]:
     keras.utils.set_random_seed(config.seed)
     systems = {}
     for name in config.teachers:
-        model = Transformer(config.vocabulary_size, *AUTOREGRESSIVE[name], **SIZES)
+        model = make_model(name, config.vocabulary_size)
         systems |= both_engines(name, model, search_of(model, config.target_tokens, beams=1), config, folder)
         for weights in WEIGHTS:
             engine = engine_of(model, config.target_tokens, 1, folder, weights)
             if engine:
                 systems[name, "CTranslate2", weights] = engine
     for name in config.latent:
-        *layers, steps, decoder = LATENT[name]
-        bottleneck = bottlenecks.VectorQuantizer(NUM_CODES, initializer="normal")
-        model = LatentTransformer(config.vocabulary_size, bottleneck, steps, *layers, decoder=decoder, **SIZES)
+        model = make_model(name, config.vocabulary_size)
         systems |= both_engines(name, model, latents_of(model, config.target_tokens), config, folder)
+    for name in config.parallel:
+        model = make_model(name, config.vocabulary_size)
+        systems |= both_engines(name, model, slots_of(model), config, folder)
     source = np.random.default_rng(config.seed).integers(3, config.vocabulary_size, (1, config.source_tokens))
     source[:, -1] = EOS
     return timed(systems, [source.astype("int32")] * config.repeats, config.teachers)

@@ -1,9 +1,10 @@
-"""Latency of untrained translators of one width and vocabulary: token by token, by beams, and through latents.
+"""Latency of untrained translators of one width and vocabulary: token by token, by beams, through latents, at once.
 
 All write the same number of target tokens from the same source, whatever their weights say: the autoregressive ones
-search without an end, the latent ones get the number of codes. Each is compiled, without XLA (`graph`, as TF Serving
-runs it) and with it (`xla`); on JAX always with. In each round every system is called once, so that what else the
-machine does hits all alike. Where ctranslate2 is installed, its engine runs the same autoregressive models.
+search without an end, the latent ones get the number of codes. Those without codes alone have as many slots as their
+source asks for, twice its tokens and 8, whatever --target-tokens are. Each is compiled, without XLA (`graph`, as TF
+Serving runs it) and with it (`xla`); on JAX always with. In each round every system is called once, so that what else
+the machine does hits all alike. Where ctranslate2 is installed, its engine runs the same autoregressive models.
 
     python benchmarks/translation.py --json translation.json
     python benchmarks/translation.py --batches 1 2 4 8 16 32 64 --modes graph --repeats 5
@@ -29,22 +30,28 @@ from output import publish
 
 from vq_keras import bottlenecks, generation
 from vq_keras.data.vocabulary import EOS
+from vq_keras.layers import NGrams
 from vq_keras.models.latent_transformer import LatentTransformer
+from vq_keras.models.parallel_transformer import ParallelTransformer
 from vq_keras.models.transformer import Transformer
 
 SIZES = {"hidden_dim": 512, "num_heads": 8, "feed_forward_dim": 2048}
 NUM_CODES = 4096
-# Encoder and decoder layers; then those of encoder, latent predictor and decoder, the halvings of the target, and the
-# decoder's kind.
+# Encoder and decoder layers.
 AUTOREGRESSIVE = {"6+6": (6, 6), "12+1": (12, 1)}
+# Those of encoder, latent predictor and decoder, the halvings of the target, the decoder's kind, and the order of the
+# n-grams that choose among what its slots say.
 LATENT = {
-    "latent 6+6+6, n_c = 3 (roy2018)": (6, 6, 6, 3, "causal_shifted"),
-    "latent 6+6+6, n_c = 4": (6, 6, 6, 4, "causal_shifted"),
-    "latent 12+1+2, n_c = 3": (12, 1, 2, 3, "causal_shifted"),
-    "latent 12+2+2, n_c = 4": (12, 2, 2, 4, "causal_shifted"),
-    "latent 12+1+2, n_c = 3, ctc": (12, 1, 2, 3, "ctc"),
-    "latent 12+1+2, n_c = 2, ctc": (12, 1, 2, 2, "ctc"),
+    "latent 6+6+6, n_c = 3 (roy2018)": (6, 6, 6, 3, "causal_shifted", 0),
+    "latent 6+6+6, n_c = 4": (6, 6, 6, 4, "causal_shifted", 0),
+    "latent 12+1+2, n_c = 3": (12, 1, 2, 3, "causal_shifted", 0),
+    "latent 12+2+2, n_c = 4": (12, 2, 2, 4, "causal_shifted", 0),
+    "latent 12+1+2, n_c = 3, ctc": (12, 1, 2, 3, "ctc", 0),
+    "latent 12+1+2, n_c = 2, ctc": (12, 1, 2, 2, "ctc", 0),
+    "latent 12+1+2, n_c = 3, ctc, 4-grams": (12, 1, 2, 3, "ctc", 4),
 }
+# Encoder and decoder layers, and the order of the n-grams.
+PARALLEL = {"no codes 12+2, ctc": (12, 2, 0), "no codes 12+2, ctc, 4-grams": (12, 2, 4)}
 
 
 @dataclasses.dataclass
@@ -73,6 +80,24 @@ class Config:
     """Of the weights and the source."""
     json: pathlib.Path | None = None
     """Where to write the results as JSON, if anywhere."""
+
+
+def make_model(name, vocabulary_size):
+    """A model by its name above."""
+    if name in AUTOREGRESSIVE:
+        return Transformer(vocabulary_size, *AUTOREGRESSIVE[name], **SIZES)
+    if name in PARALLEL:
+        *layers, order = PARALLEL[name]
+        model = ParallelTransformer(vocabulary_size, "ctc", *layers, **SIZES)
+    else:
+        *layers, steps, decoder, order = LATENT[name]
+        bottleneck = bottlenecks.VectorQuantizer(NUM_CODES, initializer="normal")
+        model = LatentTransformer(vocabulary_size, bottleneck, steps, *layers, decoder=decoder, **SIZES)
+    if order:
+        # Of noise: how many n-grams there are hardly matters to how long it takes to look one up.
+        text = np.random.default_rng(0).integers(2, vocabulary_size, (1000, 25))
+        model.ngrams = NGrams.fit(text.tolist(), vocabulary_size, order)
+    return model
 
 
 def compiled(function, mode):
@@ -117,6 +142,17 @@ def latents_of(model, length, until="tokens"):
     return search
 
 
+def slots_of(model):
+    """Source to tokens without codes."""
+
+    def search(source):
+        context = model.encode(source)
+        copies, _ = model.propose(context, 1)
+        return model.decode(context, copies)["tokens"]
+
+    return search
+
+
 def engine_of(model, length, beams, directory, compute_type="default"):
     """CTranslate2's engine with the model's weights, or None where it is not installed."""
     try:
@@ -155,14 +191,9 @@ class _Numbers:
 def measure(config: Config) -> list[dict]:
     """A row for each system, mode, batch and length; milliseconds of a call."""
     keras.utils.set_random_seed(config.seed)
-    teachers = {
-        name: Transformer(config.vocabulary_size, encoder, decoder, **SIZES)
-        for name, (encoder, decoder) in AUTOREGRESSIVE.items()
-    }
-    latent = {}
-    for name, (*layers, steps, decoder) in LATENT.items():
-        bottleneck = bottlenecks.VectorQuantizer(NUM_CODES, initializer="normal")
-        latent[name] = LatentTransformer(config.vocabulary_size, bottleneck, steps, *layers, decoder=decoder, **SIZES)
+    teachers, latent, parallel = (
+        {name: make_model(name, config.vocabulary_size) for name in kind} for kind in (AUTOREGRESSIVE, LATENT, PARALLEL)
+    )
     rng = np.random.default_rng(config.seed)
     modes = ("xla",) if keras.backend.backend() == "jax" else config.modes
     rows = []
@@ -185,6 +216,9 @@ def measure(config: Config) -> list[dict]:
                         for until in ("memory", "codes") if config.parts else ():
                             systems[f"{name}, to its {until}", mode] = compiled(latents_of(model, length, until), mode)
                         systems[name, mode] = compiled(latents_of(model, length), mode)
+                for name, model in parallel.items():
+                    for mode in modes:
+                        systems[name, mode] = compiled(slots_of(model), mode)
                 rows += timed(systems, source, length, config.repeats)
     return rows
 
