@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from compiled import compiled, numpy
-from id_rows import VOCABULARY, sentences, with_ends
+from id_rows import VOCABULARY, penalty, sentences, with_ends
 
 from vq_keras import saved_model
 from vq_keras.errors import InputError
@@ -66,14 +66,18 @@ def test_of_several_candidates_the_likeliest_is_kept(model):
     np.testing.assert_allclose(scores, expected_scores.max(1), rtol=1e-4)
 
 
-def test_a_judge_decides_by_its_own_probability(model, teacher):
+def test_a_judge_decides_by_the_score_of_its_beam_search(model, teacher):
     expected, own_scores = candidates_of(model, 6)
     score = compiled(lambda source, target: teacher.score(teacher.encode(source), target))
-    judged = np.stack([numpy(score(SOURCE, with_ends(expected[:, i]))) for i in range(6)], axis=1)
+    ended = [with_ends(expected[:, i]) for i in range(6)]
+    log_probs = np.stack([numpy(score(SOURCE, each)) for each in ended], axis=1)
+    judged = log_probs / np.stack([penalty(each) for each in ended], axis=1)
     tokens, scores = found(ParallelSearch(model, candidates=6, judge=teacher), SOURCE)
     np.testing.assert_array_equal(tokens, expected[np.arange(3), judged.argmax(1)])
     np.testing.assert_allclose(scores, judged.max(1), rtol=1e-4)
     assert (judged.argmax(1) != own_scores.argmax(1)).any()
+    # Translations by drawn fertilities are of about one length.
+    assert model.lengths == "fertility" or (judged.argmax(1) != log_probs.argmax(1)).any()
 
 
 def test_a_padded_batch_gives_what_each_sentence_gives_alone(model, teacher):

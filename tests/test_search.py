@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 from compiled import compiled, numpy
-from id_rows import VOCABULARY, sentences, with_ends
+from id_rows import VOCABULARY, penalty, sentences, with_ends
 from keras import ops
 
 from vq_keras import bottlenecks
@@ -162,12 +162,13 @@ def test_of_several_candidates_the_likeliest_is_kept(latent_model):
     np.testing.assert_allclose(scores, expected_scores.max(1), rtol=1e-4)
 
 
-def test_a_judge_decides_by_its_own_probability(latent_model, teacher):
+def test_a_judge_decides_by_the_score_of_its_beam_search(latent_model, teacher):
     source = sentences(8, 8, 3, 5)
     expected, own_scores = candidates_of(latent_model, source, 6)
     assert any(1 not in row for row in expected.reshape(18, -1))  # A beginning of a sentence is none.
-    scored = [teacher.score(teacher.encode(source), with_ends(expected[:, i])) for i in range(6)]
-    judged = np.stack([numpy(each) for each in scored], axis=1)
+    ended = [with_ends(expected[:, i]) for i in range(6)]
+    scored = [numpy(teacher.score(teacher.encode(source), each)) / penalty(each) for each in ended]
+    judged = np.stack(scored, axis=1)
     tokens, scores = found(LatentSearch(latent_model, candidates=6, judge=teacher), source)
     np.testing.assert_array_equal(tokens, expected[np.arange(3), judged.argmax(1)])
     np.testing.assert_allclose(scores, judged.max(1), rtol=1e-4)

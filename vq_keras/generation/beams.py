@@ -81,10 +81,7 @@ def beam_search(
     lengths = ops.cast(length if lengths is None else lengths, "int32")
     lengths = ops.broadcast_to(ops.reshape(lengths, (-1, 1)), (batch, 1))
 
-    def penalty(number):
-        return ops.power((5.0 + ops.cast(number, "float32")) / 6.0, length_penalty)
-
-    greatest = penalty(lengths)
+    greatest = gnmt_penalty(lengths, length_penalty)
 
     def could_improve(t, previous, open_scores, scores, codes, cache):
         # Log probabilities only fall: at best, one stays as it is until the penalty is greatest.
@@ -98,7 +95,7 @@ def beam_search(
         complete = last if end is None else ops.equal(code, end)
 
         # The result so far comes first and so stays where scores are equal: nothing of score -inf takes an empty place.
-        completed = ops.where(complete, log_probs / penalty(t + 1), NEVER)
+        completed = ops.where(complete, log_probs / gnmt_penalty(t + 1, length_penalty), NEVER)
         scores, best_ones = ops.top_k(ops.concatenate([scores, completed], axis=1), best)
         open_scores, open_ones = ops.top_k(ops.where(complete, NEVER, log_probs), beams)
 
@@ -124,6 +121,25 @@ def beam_search(
     state = (ops.zeros((), "int32"), previous, open_scores, scores, codes, cache)
     _, _, _, scores, codes, _ = loop(could_improve, body, state, length, grow)
     return codes[:, :best], scores
+
+
+def gnmt_penalty(lengths, length_penalty: float):
+    """((5 + length) / 6) ** length_penalty, what the log probability of a sequence is divided by to be its score.
+
+    Equation 14 of Wu et al. 2016, without the penalty for coverage.
+
+    Args:
+        lengths: of the sequences, their ends among them, any shape.
+        length_penalty: 0 for no penalty; positive numbers favour long sequences.
+
+    Returns:
+        float32, of the shape of the lengths.
+
+    Example:
+        >>> float(gnmt_penalty(1, 0.6)), float(gnmt_penalty(7, 1.0))
+        (1.0, 2.0)
+    """
+    return ops.power((5.0 + ops.cast(lengths, "float32")) / 6.0, length_penalty)
 
 
 def _continuations(logits, open_scores, sentences, last, end):
