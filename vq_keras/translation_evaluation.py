@@ -89,8 +89,9 @@ def evaluate(
 
     some = list(sources[:timed])
     latencies = {name: [] for name in systems}
-    # The first five calls are not counted: what a process does but once is in them.
-    for sentence in track([*some[:5], *some], "one by one"):
+    # The first calls are not counted: what a process does but once is in them.
+    first = some[:5]
+    for sentence in track([*first, *some], "one by one"):
         for name, translator in translators.items():
             start = time.perf_counter()
             translator.translate([sentence])
@@ -104,7 +105,7 @@ def evaluate(
             translator.translate(batch)
             spent[name] += time.perf_counter() - start
     for name in systems:
-        milliseconds = 1e3 * np.array(latencies[name][5:])
+        milliseconds = 1e3 * np.array(latencies[name][len(first) :])
         figures[name]["median_ms"] = float(np.median(milliseconds))
         figures[name]["p95_ms"] = float(np.percentile(milliseconds, 95))
         figures[name]["sentences_per_s"] = len(some) / spent[name]

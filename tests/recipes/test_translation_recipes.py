@@ -79,7 +79,7 @@ def test_teacher_distillation_latent_transformer_and_evaluation(tmp_path, files,
     test = files[files.index("--test") + 1 : files.index("--test") + 3]
     figures = tmp_path / "figures.json"
     command = ["--runs", str(teacher), str(latent), "--source", test[0], "--reference", test[1]]
-    assert evaluate_translation.main([*command, "--candidates", "3", "--json", str(figures)]) == 0
+    assert evaluate_translation.main([*command, "--candidates", "3", "--timed", "2", "--json", str(figures)]) == 0
     found = json.loads(figures.read_text())
     assert list(found) == [
         "teacher, beam 4",
